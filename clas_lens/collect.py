@@ -1,0 +1,179 @@
+"""The forward loop that feeds the statistics: one streaming pass per language."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clas_lens.accumulate import NeuronAccumulator, Pooling, token_weights
+from clas_lens.artifacts import ArtifactError, model_fingerprint, neuron_fingerprint, read_header
+from clas_lens.corpus import ParallelCorpus
+from clas_lens.sites import (
+    HookFunction,
+    LensModel,
+    check_mlp_hooks,
+    device_of,
+    gate_name,
+    hooked,
+    post_name,
+    run_layers,
+)
+from clas_lens.statistics import KIND, NeuronStatistics
+from clas_lens.tokens import (
+    PaddingSide,
+    TokenBatch,
+    TokenizedTexts,
+    length_batches,
+    pad,
+    require_tokenizer,
+    tokenize,
+)
+
+
+def collect_statistics(
+    model: LensModel,
+    corpus: ParallelCorpus,
+    *,
+    batch_size: int = 8,
+    pooling: Pooling = "sample",
+    max_tokens: int = 512,
+    padding_side: PaddingSide = "left",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> NeuronStatistics:
+    """Measure every MLP neuron of `model` on every language of `corpus`.
+
+    Nothing is kept per token, so memory does not grow with the corpus, and the unembedding is skipped. Padding and BOS
+    positions do not count.
+
+    Args:
+        batch_size: texts a forward pass; batches hold texts of similar length. It changes results only by float error.
+        pooling: "sample" (mean over a sample's tokens, then over samples), "token" or "last"; recorded in the result.
+        max_tokens: longer texts are cut here (the paper's 512); how many were is in `settings["truncated"]`.
+        padding_side: does not change the result; "left" is what generation uses.
+        out: a folder for one file a language. A language whose file is there, for the same model, texts and settings, is
+            not measured again, so an interrupted run goes on where it stopped.
+        progress: show a bar over all languages' batches.
+
+    Raises:
+        NonFiniteActivationError: NaN or infinite activations, with layer and language.
+        ValueError: a model without a tokenizer.
+    """
+    check_mlp_hooks(model)
+    tokenizer = require_tokenizer(model)
+    limit = min(max_tokens, model.cfg.n_ctx)
+    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
+    shared: dict[str, Any] = {
+        "example_ids": corpus.ids,
+        "model": describe_model(model),
+        "settings": {"max_tokens": limit, "corpus": corpus.name},
+    }
+    described = {
+        code: {"fingerprint": corpus.fingerprint(code), "truncated": len(texts[code].truncated)}
+        for code in corpus.languages
+    }
+    folder = None if out is None else Path(out)
+    done = [c for c in corpus.languages if _is_done(folder, c, pooling, described[c], shared)]
+    batches = {
+        code: length_batches([len(row) for row in texts[code].ids], batch_size)
+        for code in corpus.languages
+        if code not in done
+    }
+    accumulators = NeuronStatistics.load(folder, done).accumulators() if folder and done else {}
+    with tqdm(total=sum(map(len, batches.values())), unit="batch", disable=not progress) as bar:
+        for language, groups in batches.items():
+            bar.set_description(f"collect {language}")
+            accumulator = NeuronAccumulator(
+                model.cfg.n_layers, model.cfg.d_mlp, pooling=pooling, device=device_of(model)
+            )
+            for rows in groups:
+                _add_batch(model, accumulator, texts[language], rows, padding_side)
+                accumulator.check_finite(language)
+                bar.update()
+            accumulators[language] = accumulator
+            if folder is not None:
+                only = {language: described[language]}
+                NeuronStatistics.from_accumulators({language: accumulator}, texts=only, **shared).save(folder)
+    return NeuronStatistics.from_accumulators(
+        {code: accumulators[code] for code in corpus.languages}, texts=described, **shared
+    )
+
+
+def describe_model(model: LensModel) -> dict[str, Any]:
+    """What an artefact records of the model that it was made with."""
+    return {
+        "name": model.cfg.model_name,
+        "n_layers": model.cfg.n_layers,
+        "n_neurons": model.cfg.d_mlp,
+        "d_vocab": model.cfg.d_vocab,
+        "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
+        "neurons": neuron_fingerprint(model),
+        "weights": model_fingerprint(model),
+    }
+
+
+def _add_batch(
+    model: LensModel,
+    accumulator: NeuronAccumulator,
+    texts: TokenizedTexts,
+    rows: list[int],
+    padding_side: PaddingSide,
+) -> None:
+    # Rows in corpus order, so that the first of several equal maxima is the earliest example.
+    batch = pad(texts.ids, sorted(rows), n_prefix=texts.n_prefix, side=padding_side, device=device_of(model))
+    counted = _last_only(batch) if accumulator.pooling == "last" else batch.content_mask
+    lengths = counted.sum(1).tolist()
+    weights = token_weights(lengths, accumulator.pooling).to(counted.device)
+    row_of, _ = counted.nonzero(as_tuple=True)
+    examples = torch.tensor(batch.rows, device=counted.device)[row_of]
+    positions = (batch.content_mask.cumsum(1) - 1)[counted]
+
+    def on_post(layer: int) -> HookFunction:
+        def hook(activation: Tensor, hook: object) -> None:
+            accumulator.update(layer, activation[counted], weights, examples, positions)
+
+        return hook
+
+    def on_gate(layer: int) -> HookFunction:
+        def hook(activation: Tensor, hook: object) -> None:
+            accumulator.update_gate(layer, activation[counted])
+
+        return hook
+
+    layers = range(model.cfg.n_layers)
+    hooks = [*((post_name(i), on_post(i)) for i in layers), *((gate_name(i), on_gate(i)) for i in layers)]
+    with hooked(model, hooks):
+        run_layers(model, batch.tokens, batch.attention_mask)
+    accumulator.count(samples=len(rows), tokens=int(batch.content_mask.sum()))
+
+
+def _last_only(batch: TokenBatch) -> Tensor:
+    """Only each row's last content token, on whichever side the padding is."""
+    counts = batch.content_mask.cumsum(1)
+    return batch.content_mask & (counts == counts[:, -1:])
+
+
+def _is_done(
+    folder: Path | None,
+    language: str,
+    pooling: Pooling,
+    text: Mapping[str, Any],
+    shared: Mapping[str, Any],
+) -> bool:
+    """Whether this language's file was made from the same model, texts and settings."""
+    if folder is None:
+        return False
+    try:
+        header = read_header(folder / f"{language}.safetensors", KIND)
+    except ArtifactError:
+        return False
+    return (
+        header["pooling"] == pooling
+        and header["text"] == text
+        and header["model"] == shared["model"]
+        and header["settings"] == shared["settings"]
+        and header["example_ids"] == list(shared["example_ids"])
+    )

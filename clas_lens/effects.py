@@ -1,0 +1,137 @@
+"""What an intervention changes inside the model: the next-token distribution, and the likeness to the anchor language."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from tqdm import tqdm
+
+from clas_lens.artifacts import content_key, resumed_table, save_table
+from clas_lens.collect import describe_model
+from clas_lens.corpus import ParallelCorpus
+from clas_lens.sites import LensModel, device_of, hooked, last_logits, residual_name
+from clas_lens.steering import Clas, steer
+from clas_lens.tokens import TokenBatch, TokenizedTexts, length_batches, pad, require_tokenizer, tokenize
+
+KIND = "steering effects"
+
+
+def measure_effects(
+    model: LensModel,
+    clas: Clas,
+    corpus: ParallelCorpus,
+    *,
+    layers: Sequence[int] | None = None,
+    batch_size: int = 8,
+    max_tokens: int = 512,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run every text with and without steering and compare.
+
+    Sentence representations are the residual stream at the output of each layer, mean over content tokens; cosines are of
+    parallel pairs (language, anchor), averaged over pairs and then layers, with the anchor unsteered in both.
+
+    Args:
+        layers: where the cosine is taken; default the steered layers.
+        out: a folder for one file a language; those there, made from the same model, texts and intervention, are kept.
+
+    Returns:
+        One row a language: `kl` (mean KL(unsteered || steered) of the next-token distribution after the text, in nats),
+        `top1_changed` (share of texts whose most likely next token changed, 0 to 1), `cosine_before`, `cosine_after`,
+        `n_texts`. The anchor's row is a check: kl is 0 and both cosines are 1.
+
+    Raises:
+        ValueError: the anchor is not in the corpus.
+    """
+    if clas.anchor not in corpus.languages:
+        raise ValueError(
+            f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
+        )
+    chosen = tuple(clas.layers if layers is None else layers)
+    tokenizer = require_tokenizer(model)
+    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=max_tokens) for code in corpus.languages}
+    inputs = (clas.fingerprint(), describe_model(model), chosen, max_tokens, corpus.fingerprint(clas.anchor))
+    keys = {code: content_key(*inputs, corpus.fingerprint(code)) for code in corpus.languages}
+    folder = None if out is None else Path(out)
+    rows = {} if folder is None else {c: resumed_table(folder / f"{c}.parquet", KIND, keys[c]) for c in keys}
+    todo = [code for code in corpus.languages if rows.get(code) is None]
+    batches = {code: length_batches([len(row) for row in texts[code].ids], batch_size) for code in texts}
+    measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
+    with tqdm(total=sum(len(batches[code]) for code in measured), unit="batch", disable=not progress) as bar:
+        anchor: Float[Tensor, "text layer d_model"] | None = None
+        for language in measured:
+            bar.set_description(f"effects {language}")
+            before, after, kl, changed = _measure(
+                model, clas, language, texts[language], batches[language], chosen, bar
+            )
+            anchor = before if anchor is None else anchor
+            row = {
+                "language": language,
+                "kl": float(kl.mean()),
+                "top1_changed": float(changed.float().mean()),
+                "cosine_before": float(cosine_similarity(before, anchor, dim=-1).mean()),
+                "cosine_after": float(cosine_similarity(after, anchor, dim=-1).mean()),
+                "n_texts": len(corpus),
+            }
+            rows[language] = pd.DataFrame([row])
+            if folder is not None:
+                save_table(folder / f"{language}.parquet", KIND, rows[language], {"key": keys[language]})
+    return pd.concat([rows[code] for code in corpus.languages], ignore_index=True)
+
+
+def _measure(
+    model: LensModel,
+    clas: Clas,
+    language: str,
+    texts: TokenizedTexts,
+    batches: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    bar: "tqdm[Any]",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Representations before and after, KL, and whether the most likely token changed, in corpus order."""
+    count = len(texts.ids)
+    before, after = (torch.zeros(count, len(layers), model.cfg.d_model) for _ in range(2))
+    kl, changed = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool)
+    for group in batches:
+        rows = list(group)
+        batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, device=device_of(model))
+        logits, before[rows] = _forward(model, batch, layers)
+        with steer(model, clas, language=language):
+            steered_logits, after[rows] = _forward(model, batch, layers)
+        kl[rows] = kl_divergence(logits, steered_logits)
+        changed[rows] = (logits.argmax(-1) != steered_logits.argmax(-1)).cpu()
+        bar.update()
+    return before, after, kl, changed
+
+
+def kl_divergence(
+    before: Float[Tensor, "batch d_vocab"], after: Float[Tensor, "batch d_vocab"]
+) -> Float[Tensor, "batch"]:
+    """KL(softmax(before) || softmax(after)) in nats, in float64."""
+    log_p, log_q = before.double().log_softmax(-1), after.double().log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
+
+
+def _forward(
+    model: LensModel, batch: TokenBatch, layers: Sequence[int]
+) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch layer d_model"]]:
+    """Logits after the text, and each text's mean residual stream at the given layers."""
+    weights = batch.content_mask.float()
+    weights = weights / weights.sum(1, keepdim=True)
+    pooled: dict[int, Tensor] = {}
+
+    def on_residual(layer: int):
+        def hook(residual: Tensor, hook: object) -> None:
+            pooled[layer] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
+
+        return hook
+
+    with hooked(model, [(residual_name(layer), on_residual(layer)) for layer in layers]):
+        logits = last_logits(model, batch.tokens, batch.attention_mask)
+    return logits, torch.stack([pooled[layer] for layer in layers], dim=1)
