@@ -13,24 +13,25 @@ if TYPE_CHECKING:
         categorize,
         select_bridge_layers,
     )
-    from clas_lens.checkpoints import ModelLoadError
+    from clas_lens.clas import Clas
     from clas_lens.collect import collect_statistics
     from clas_lens.corpus import CorpusError, ParallelCorpus
     from clas_lens.effects import measure_effects
     from clas_lens.generation import generate
     from clas_lens.hooked import relayout_weights
     from clas_lens.instance import instance_shares
+    from clas_lens.loading import ModelLoadError
     from clas_lens.models import load_model
     from clas_lens.statistics import NeuronAccumulator, NeuronStatistics
-    from clas_lens.steering import Clas, Intervention, SteeringError, steer
+    from clas_lens.steering import Intervention, SteeringError, steer
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Clas": "steering",
+    "Clas": "clas",
     "CorpusError": "corpus",
     "Intervention": "steering",
-    "ModelLoadError": "checkpoints",
+    "ModelLoadError": "loading",
     "NeuronAccumulator": "statistics",
     "NeuronCategories": "categories",
     "NeuronCategory": "categories",

@@ -65,13 +65,13 @@ class NeuronAccumulator:
         values = post.float()
         self.sum[layer] += weights @ values
         self.square_sum[layer] += weights @ values.square()
-        self.fired[layer] += (values > 0).sum(0)
+        self.fired[layer] += _count_positive(values)
         top, row = values.max(0)
         self._keep_maximum(layer, top, examples[row], positions[row])
 
     def update_gate(self, layer: int, gate: Float[Tensor, "token neuron"]) -> None:
         """Add one layer's gate (before its nonlinearity) of the same tokens."""
-        self.gated[layer] += (gate > 0).sum(0)
+        self.gated[layer] += _count_positive(gate)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""
@@ -133,6 +133,13 @@ class NeuronAccumulator:
             setattr(accumulator, name, tensors[name].clone())
         accumulator.count(samples=samples, tokens=tokens)
         return accumulator
+
+
+def _count_positive(values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron"]:
+    """How many values are above 0, per column. A product with ones is several times faster than summing booleans, and
+    exact: a float32 holds every integer up to 2**24, far more tokens than a batch has."""
+    positive = (values > 0).float()
+    return (positive.new_ones(len(positive)) @ positive).long()
 
 
 def token_weights(lengths: Sequence[int], pooling: Pooling) -> Float[Tensor, "token"]:

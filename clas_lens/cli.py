@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run_command=function)
         return command
 
@@ -78,7 +76,8 @@ def _demo(arguments: argparse.Namespace) -> None:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - start:5.0f} s] {text}", flush=True)
 
-    from clas_lens.study import RunFolder, run_demo
+    from clas_lens.demo import run_demo
+    from clas_lens.study import RunFolder
 
     cats, layers = run_demo(config, say)
     figure = _draw_layers(RunFolder(config.out), cats, layers)
@@ -140,7 +139,8 @@ def _add_options(parser: argparse.ArgumentParser, config: type[StageConfig]) -> 
     """One `--option` a field, with its type, choices, default and description."""
     for name, field in config.model_fields.items():
         kind = _without_none(field.annotation)
-        options: dict[str, Any] = {"default": field.default, "help": field.description}
+        shown = "" if field.default is None else f" (default: {field.default})"
+        options: dict[str, Any] = {"default": field.default, "help": f"{field.description}{shown}"}
         if get_origin(kind) is tuple:
             options["nargs"] = "+"
         elif get_origin(kind) is Literal:

@@ -37,7 +37,7 @@ def collect_statistics(
     model: LensModel,
     corpus: ParallelCorpus,
     *,
-    batch_size: int = 8,
+    batch_size: int = 16,
     pooling: Pooling = "sample",
     max_tokens: int = 512,
     padding_side: PaddingSide = "left",

@@ -36,7 +36,7 @@ class CollectConfig(StageConfig):
     languages: tuple[str, ...] | None = Field(None, description="default: all that the corpus has")
     limit: int | None = Field(None, ge=1, description="examples a language, sampled with the seed; default: all")
     seed: int = Field(0, description="seed of the sample")
-    batch_size: int = Field(8, ge=1, description="texts a forward pass")
+    batch_size: int = Field(16, ge=1, description="texts a forward pass")
     pooling: Pooling = Field("sample", description="how tokens become a mean")
     max_tokens: int = Field(512, ge=2, description="longer texts are cut here")
 
@@ -66,9 +66,10 @@ class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
     """The whole pipeline in one go."""
 
     out: Path = Field(Path("runs/demo"), description="run folder")
-    answer_languages: tuple[str, ...] = Field(
-        ("de", "es", "ru", "sw", "zh", "en"), description="languages of the side-by-side answers"
+    limit: int | None = Field(60, ge=1, description="examples a language, sampled with the seed (the corpus has 120)")
+    answer_languages: tuple[str, ...] | None = Field(
+        None, description="languages of the side-by-side answers; default: up to six of those measured"
     )
     questions: int = Field(3, ge=1, le=24, description="questions asked in each of them")
     max_new_tokens: int = Field(24, ge=1, description="length of an answer at most")
-    effect_texts: int = Field(8, ge=1, le=24, description="bundled passages on which the effects are measured")
+    effect_texts: int = Field(6, ge=1, le=24, description="bundled passages on which the effects are measured")

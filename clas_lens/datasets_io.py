@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clas_lens.checkpoints import ModelLoadError, reach_hub
+from clas_lens.checkpoints import reach_hub
 from clas_lens.corpus import CorpusError, ParallelCorpus, _agreed_ids
+from clas_lens.loading import ModelLoadError
 
 
 def load_parallel(

@@ -12,10 +12,11 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from clas_lens.artifacts import content_key, resumed_table, save_table
+from clas_lens.clas import Clas
 from clas_lens.collect import describe_model
 from clas_lens.corpus import ParallelCorpus
-from clas_lens.sites import LensModel, device_of, hooked, last_logits, residual_name
-from clas_lens.steering import Clas, steer
+from clas_lens.sites import HookFunction, LensModel, device_of, hooked, last_logits, residual_name
+from clas_lens.steering import steer
 from clas_lens.tokens import TokenBatch, TokenizedTexts, length_batches, pad, require_tokenizer, tokenize
 
 KIND = "steering effects"
@@ -27,7 +28,7 @@ def measure_effects(
     corpus: ParallelCorpus,
     *,
     layers: Sequence[int] | None = None,
-    batch_size: int = 8,
+    batch_size: int = 16,
     max_tokens: int = 512,
     out: str | Path | None = None,
     progress: bool = True,
@@ -79,9 +80,10 @@ def measure_effects(
                 "cosine_after": float(cosine_similarity(after, anchor, dim=-1).mean()),
                 "n_texts": len(corpus),
             }
-            rows[language] = pd.DataFrame([row])
+            table = pd.DataFrame([row])
             if folder is not None:
-                save_table(folder / f"{language}.parquet", KIND, rows[language], {"key": keys[language]})
+                save_table(folder / f"{language}.parquet", KIND, table, {"key": keys[language]})
+            rows[language] = table
     return pd.concat([rows[code] for code in corpus.languages], ignore_index=True)
 
 
@@ -126,7 +128,7 @@ def _forward(
     weights = weights / weights.sum(1, keepdim=True)
     pooled: dict[int, Tensor] = {}
 
-    def on_residual(layer: int):
+    def on_residual(layer: int) -> HookFunction:
         def hook(residual: Tensor, hook: object) -> None:
             pooled[layer] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
 

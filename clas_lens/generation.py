@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,15 +16,16 @@ from clas_lens.sites import LensModel, device_of, unembed_last
 from clas_lens.steering import steerings_on
 from clas_lens.tokens import length_batches, pad, require_tokenizer, tokenize
 
+Prompt: TypeAlias = str | Sequence[int]
 END_OF_TURN = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>")
 
 
 def generate(
     model: LensModel,
-    prompts: Sequence[str] | Sequence[Sequence[int]],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 32,
-    batch_size: int = 8,
+    batch_size: int = 16,
     stop_at_newline: bool = False,
     progress: bool = False,
 ) -> list[str]:
@@ -51,16 +52,16 @@ def generate(
         stop_at_newline=stop_at_newline,
         progress=progress,
     )
-    texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+    texts = [str(tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
     return [_first_line(text) for text in texts] if stop_at_newline else texts
 
 
 def generate_tokens(
     model: LensModel,
-    prompts: Sequence[str] | Sequence[Sequence[int]],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 32,
-    batch_size: int = 8,
+    batch_size: int = 16,
     stop_at_newline: bool = False,
     progress: bool = False,
 ) -> list[list[int]]:
@@ -111,7 +112,7 @@ def _generate_batch(
         finished = []
         for row, token in zip(alive, chosen.tolist(), strict=True):
             produced[row].append(token)
-            newline = stop_at_newline and "\n" in tokenizer.decode(produced[row]).lstrip()
+            newline = stop_at_newline and "\n" in str(tokenizer.decode(produced[row])).lstrip()
             finished.append(token in ends or newline)
         if all(finished) or step + 1 == max_new_tokens:
             break
@@ -125,7 +126,7 @@ def _generate_batch(
     return produced
 
 
-def _prompt_ids(model: LensModel, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+def _prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if len(texts) not in (0, len(prompts)):
         raise ValueError("prompts must be all texts or all lists of token ids")
@@ -151,6 +152,7 @@ def _first_line(text: str) -> str:
     return text.lstrip().split("\n", 1)[0]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """One batch being decoded: the KV cache of a backend and the mask of everything in it."""
 

@@ -25,7 +25,7 @@ from transformer_lens.pretrained.weight_conversions import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from clas_lens.checkpoints import ModelLoadError
+from clas_lens.loading import ModelLoadError
 
 CONVERSIONS: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
     "LlamaForCausalLM": convert_llama_weights,
@@ -204,14 +204,19 @@ def _library_config_and_weights(
 
 def _assign(model: HookedTransformer, weights: dict[str, torch.Tensor]) -> None:
     """Make `weights` the model's parameters, sharing their storage, and check that nothing is left without a value."""
+    expected = dict(model.named_parameters())
     buffers = {name for name, _ in model.named_buffers()}
-    detached = {name: tensor.detach() for name, tensor in weights.items() if name not in buffers}
-    missing, unexpected = model.load_state_dict(detached, strict=False, assign=True)
-    missing = [name for name in missing if name not in buffers]
-    if missing or unexpected:
+    missing = expected.keys() - weights.keys()
+    unexpected = weights.keys() - expected.keys() - buffers
+    # Some of TransformerLens's conversions leave out biases that their architecture does not have.
+    zeros = {name: torch.zeros(expected[name].shape, dtype=expected[name].dtype) for name in missing if ".b_" in name}
+    if unexpected or missing - zeros.keys():
         raise ModelLoadError(
-            f"weight conversion does not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}"
+            f"the weights do not fit the model: missing {sorted(missing - zeros.keys())[:4]}, "
+            f"unexpected {sorted(unexpected)[:4]}"
         )
+    given = {name: tensor.detach() for name, tensor in weights.items() if name in expected}
+    model.load_state_dict({**given, **zeros}, strict=False, assign=True)
 
 
 def relayout_weights(model: HookedTransformer) -> HookedTransformer:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from clas_lens.categories import NeuronCategory, categories_of
 from clas_lens.corpus import ParallelCorpus
-from clas_lens.sites import LensModel, check_mlp_hooks, device_of, hooked, post_name, run_layers
+from clas_lens.sites import HookFunction, LensModel, check_mlp_hooks, device_of, hooked, post_name, run_layers
 from clas_lens.tokens import length_batches, pad, require_tokenizer, tokenize
 
 
@@ -17,7 +17,7 @@ def instance_shares(
     corpus: ParallelCorpus,
     *,
     position: Literal["last", "mean"] = "last",
-    batch_size: int = 8,
+    batch_size: int = 16,
     max_tokens: int = 512,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def instance_shares(
                 weights = torch.zeros_like(weights)
                 weights[:, -1] = 1.0  # left padding: the last column is every row's last token
 
-            def on_post(layer: int, weights: torch.Tensor = weights, counts: torch.Tensor = counts):
+            def on_post(layer: int, weights: torch.Tensor = weights, counts: torch.Tensor = counts) -> HookFunction:
                 def hook(activation: torch.Tensor, hook: object) -> None:
                     pooled = torch.einsum("bp,bpn->bn", weights, activation.float())
                     counts[:, layer] += (pooled > 0).to(torch.int8).cpu()

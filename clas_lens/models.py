@@ -1,5 +1,6 @@
 """The door to models: one call for presets, Hub ids, folders, GGUF files and objects that you already have."""
 
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +10,11 @@ from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from clas_lens.checkpoints import ModelLoadError, find_checkpoint, quiet_transformers
+from clas_lens.checkpoints import find_checkpoint
 from clas_lens.hooked import to_hooked_transformer
-from clas_lens.sites import check_mlp_hooks
+from clas_lens.loading import ModelLoadError, quiet_transformers
+from clas_lens.sites import LensModel, check_mlp_hooks
 
-LensModel = HookedTransformer | TransformerBridge
 Backend = Literal["hooked", "bridge"]
 
 
@@ -80,7 +81,12 @@ def _wrap_object(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase |
     source = hf_model.config.name_or_path or type(hf_model).__name__
     if tokenizer is None and Path(source).is_dir():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    return _wrap(hf_model, tokenizer, backend, name=source, folder=None)
+    with tempfile.TemporaryDirectory() as folder:
+        if tokenizer is not None and "name_or_path" not in tokenizer.init_kwargs:
+            # TransformerLens reloads a tokenizer from where it came; give one that was built in memory a place.
+            tokenizer.save_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return _wrap(hf_model, tokenizer, backend, name=source, folder=None)
 
 
 def _wrap(

@@ -1,5 +1,7 @@
 """Prompts per language, versioned: a change of wording is a new version."""
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus import BundledItem
@@ -37,7 +39,7 @@ def qa_prompt(tokenizer: PreTrainedTokenizerBase, model_name: str, item: Bundled
     text = f"{item.passage}\n\n{question}: {item.question}\n{answer}:"
     if not uses_chat_template(tokenizer, model_name):
         return text
-    ids = tokenizer.apply_chat_template(
+    ids: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
     )
     return [int(token) for token in ids]

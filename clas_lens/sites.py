@@ -6,7 +6,7 @@ Everything that differs between `HookedTransformer` and `TransformerBridge` and 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -15,9 +15,9 @@ from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from clas_lens.checkpoints import ModelLoadError
+from clas_lens.loading import ModelLoadError
 
-LensModel = HookedTransformer | TransformerBridge
+LensModel: TypeAlias = HookedTransformer | TransformerBridge
 HookFunction = Callable[..., Tensor | None]
 
 

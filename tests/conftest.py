@@ -48,7 +48,7 @@ def shared_data(*parts: str) -> Path:
     return path
 
 
-def tiny_hf_model(family: str) -> torch.nn.Module:
+def tiny_hf_model(family: str, *, rope_context: int = 64) -> torch.nn.Module:
     """A random model with every feature of its family that a conversion can get wrong."""
     torch.manual_seed(0)
     match family:
@@ -59,7 +59,7 @@ def tiny_hf_model(family: str) -> torch.nn.Module:
                 "factor": 8.0,
                 "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64,
+                "original_max_position_embeddings": rope_context,
             }
             model = LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=rope))
         case "qwen2":

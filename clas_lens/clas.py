@@ -1,0 +1,201 @@
+"""CLAS itself: which neurons are rescaled by how much, for which language."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clas_lens.artifacts import (
+    content_key,
+    load_tensors,
+    neuron_fingerprint,
+    save_tensors,
+    tensor_fingerprint,
+)
+from clas_lens.categories import NeuronCategories, NeuronCategory
+from clas_lens.languages import check_language
+from clas_lens.sites import LensModel, post_name
+from clas_lens.steering import Edit, Positions, SteeringError
+
+Specific = Literal["union", "current", "others"]
+KIND = "clas"
+FILE_NAME = "clas.safetensors"
+
+
+def clas_scale(
+    partial: Bool[Tensor, "*shape"], specific: Bool[Tensor, "*shape"], *, alpha: float, beta: float, gamma: float
+) -> Float[Tensor, "*shape"]:
+    """The paper's three steps as one factor: 1 + alpha * (beta * M_partial - gamma * M_specific).
+
+    h1 = h (1 + beta M_partial); h2 = h1 (1 - gamma M_specific); h' = (1 - alpha) h + alpha h2. The masks are disjoint, so
+    h' = h * this. It is exactly 1 outside both masks and everywhere at alpha = 0.
+    """
+    return 1.0 + alpha * (beta * partial.double() - gamma * specific.double())
+
+
+@dataclass(frozen=True, eq=False)
+class Clas:
+    """Cross-lingual activation steering: rescale partial-shared and language-specific neurons in the bridge layers.
+
+    Rows in the anchor language keep scale 1 and are bit-identical to the unsteered model. Only `alpha * beta` and
+    `alpha * gamma` matter. Past alpha = -1 / beta (-2.5 at the default) partial-shared neurons change sign.
+
+    Args:
+        categories: what each neuron is.
+        layers: 0-based, any in the model; `select_bridge_layers` proposes some.
+        alpha, beta, gamma: strength and direction; boost of partial-shared, cut of language-specific neurons.
+        anchor: the language that stays untouched.
+        specific: which language-specific neurons are cut: of all languages ("union"), of the row's own language
+            ("current"), or of every other language ("others").
+        positions: "all" positions; the "last" column of each forward pass (the last real token in a left-padded batch, and
+            each generated token); or "generated" tokens only, those that continue a KV cache.
+
+    Raises:
+        SteeringError: a layer out of range or twice, no layers, no neurons to steer, a number that is not finite.
+    """
+
+    categories: NeuronCategories = field(repr=False)
+    layers: tuple[int, ...]
+    alpha: float = 1.0
+    beta: float = 0.4
+    gamma: float = 0.2
+    anchor: str = "en"
+    specific: Specific = "union"
+    positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        check_language(self.anchor)
+        object.__setattr__(self, "layers", tuple(sorted(int(layer) for layer in self.layers)))
+        n_layers = self.categories.n_layers
+        outside = [layer for layer in self.layers if not 0 <= layer < n_layers]
+        if outside or not self.layers or len(set(self.layers)) != len(self.layers):
+            raise SteeringError(
+                f"layers must be different ones among 0..{n_layers - 1}, at least one; got {list(self.layers)}"
+            )
+        for name in ("alpha", "beta", "gamma"):
+            if not math.isfinite(getattr(self, name)):
+                raise SteeringError(f"{name} must be finite, got {getattr(self, name)}")
+        for name, value, allowed in (
+            ("specific", self.specific, ("union", "current", "others")),
+            ("positions", self.positions, ("all", "last", "generated")),
+        ):
+            if value not in allowed:
+                raise SteeringError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        chosen = list(self.layers)
+        if not (self._partial[chosen].any() or self._specific[chosen].any()):
+            raise SteeringError(
+                f"nothing to steer: layers {chosen} have no partial-shared and no language-specific neurons "
+                f"({self.categories!r}). Choose other layers or another threshold."
+            )
+
+    @cached_property
+    def _partial(self) -> Bool[Tensor, "layer neuron"]:
+        return self.categories.mask(NeuronCategory.PARTIAL_SHARED)
+
+    @cached_property
+    def _specific(self) -> Bool[Tensor, "layer neuron"]:
+        return self.categories.mask(NeuronCategory.LANGUAGE_SPECIFIC)
+
+    def scale(self, language: str) -> dict[int, Float[Tensor, "neuron"]]:
+        """The factor on each neuron of each steered layer for inputs in `language`; all ones for the anchor.
+
+        Raises:
+            ValueError: not a language code; or `specific="current"` and a language that was not in the statistics.
+        """
+        check_language(language)
+        if language == self.anchor:
+            ones = torch.ones(self.categories.n_neurons, dtype=torch.float64)
+            return dict.fromkeys(self.layers, ones)
+        specific = self._specific_for(language)
+        scale = clas_scale(self._partial, specific, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+        return {layer: scale[layer] for layer in self.layers}
+
+    def _specific_for(self, language: str) -> Bool[Tensor, "layer neuron"]:
+        match self.specific:
+            case "union":
+                return self._specific
+            case "current":
+                return self.categories.specific_to(language)
+            case "others":
+                if language not in self.categories.languages:
+                    return self._specific
+                return self._specific & ~self.categories.specific_to(language)
+
+    def check(self, model: LensModel) -> None:
+        """Raise `SteeringError` unless the categories were measured on this model's neurons."""
+        shape, expected = (model.cfg.n_layers, model.cfg.d_mlp), (self.categories.n_layers, self.categories.n_neurons)
+        if shape != expected:
+            raise SteeringError(
+                f"these categories are of {self.categories.model.get('name')!r} with {expected[0]} layers x {expected[1]} "
+                f"neurons; {model.cfg.model_name!r} has {shape[0]} x {shape[1]}. Collect and categorise this model."
+            )
+        measured = self.categories.model.get("neurons")
+        if measured is not None and measured != neuron_fingerprint(model):
+            raise SteeringError(
+                f"these categories were measured on {self.categories.model.get('name')!r} with other weights than "
+                f"{model.cfg.model_name!r} has now. Collect and categorise this model."
+            )
+
+    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
+        """A rescaling a steered layer."""
+        scales = {language: self.scale(language) for language in set(languages)}
+        return {
+            post_name(layer): Rescale(torch.stack([scales[language][layer] for language in languages]))
+            for layer in self.layers
+        }
+
+    # --- files ---
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the categories, for manifests."""
+        names = ("alpha", "beta", "gamma", "anchor", "specific", "positions")
+        return {"layers": list(self.layers), **{name: getattr(self, name) for name in names}}
+
+    def fingerprint(self) -> str:
+        """A hash of everything that this intervention does."""
+        return content_key(self.settings(), self.categories.header(), tensor_fingerprint(self.categories.active))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write one self-contained file into `folder`."""
+        header = {**self.settings(), "categories": self.categories.header()}
+        save_tensors(Path(folder) / FILE_NAME, KIND, {"active": self.categories.active}, header)
+        return Path(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "Clas":
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            ArtifactError: missing, damaged or another kind of file.
+        """
+        tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
+        header.pop("kind")
+        categories = NeuronCategories.from_parts(tensors["active"], header.pop("categories"))
+        return cls(categories, **{**header, "layers": tuple(header["layers"])})
+
+
+class Rescale:
+    """Multiply each row's activations by its scale, in float32 or better, and hand back the activation's own dtype."""
+
+    def __init__(self, scale: Float[Tensor, "batch neuron"]) -> None:
+        self._scale = scale
+        self._identity = bool((scale == 1).all())
+        self._ready: dict[tuple[torch.device, torch.dtype, tuple[int, ...]], Tensor] = {}
+
+    def __call__(self, activation: Float[Tensor, "batch pos neuron"], rows: Sequence[int]) -> Tensor:
+        if self._identity:
+            return activation
+        work = torch.promote_types(activation.dtype, torch.float32)
+        key = (activation.device, work, tuple(rows))
+        if key not in self._ready:
+            scale = self._scale[list(rows)]
+            if (scale == scale[0]).all():
+                scale = scale[:1]
+            self._ready[key] = scale[:, None, :].to(activation.device, work)
+        return (activation * self._ready[key]).to(activation.dtype)

@@ -1,0 +1,144 @@
+"""`clas-lens demo`: every stage on one model, and what steering does to its answers and its representations."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from clas_lens.artifacts import content_key, model_fingerprint, resumed_table, save_table, write_text
+from clas_lens.categories import NeuronCategories
+from clas_lens.clas import Clas
+from clas_lens.config import DemoConfig
+from clas_lens.corpus import ParallelCorpus, bundled_items, bundled_languages
+from clas_lens.effects import measure_effects
+from clas_lens.generation import generate
+from clas_lens.prompts import QA_PROMPT_VERSION, qa_prompt
+from clas_lens.sites import LensModel
+from clas_lens.steering import steer
+from clas_lens.study import RunFolder, build_clas, categorize_stage, collect_stage, load_configured_model
+from clas_lens.tokens import require_tokenizer
+
+Say = Callable[[str], None]
+ANSWERS = "answers"
+SHOWCASE = ("de", "es", "ru", "sw", "zh", "en")
+
+
+def answers_stage(
+    config: DemoConfig, run: RunFolder, model: LensModel, clas: Clas, languages: Sequence[str], *, progress: bool = True
+) -> pd.DataFrame:
+    """Ask questions about bundled passages with and without steering: one row a question and language.
+
+    All languages go through in mixed batches, each row steered in its own.
+
+    Columns: language, id, question, gold, unsteered, steered.
+    """
+    path = run.tables / "answers.parquet"
+    items = [(code, item) for code in languages for item in bundled_items(code)[: config.questions]]
+    tokenizer = require_tokenizer(model)
+    prompts = [qa_prompt(tokenizer, model.cfg.model_name, item, code) for code, item in items]
+    key = content_key(clas.fingerprint(), model_fingerprint(model), prompts, config.max_new_tokens)
+    done = resumed_table(path, ANSWERS, key)
+    if done is not None:
+        return done
+    options: dict[str, Any] = {
+        "max_new_tokens": config.max_new_tokens,
+        "batch_size": 2 * config.batch_size,
+        "stop_at_newline": True,
+        "progress": progress,
+    }
+    unsteered = generate(model, prompts, **options)
+    with steer(model, clas, language=[code for code, _ in items]):
+        steered = generate(model, prompts, **options)
+    answers = pd.DataFrame(
+        {
+            "language": [code for code, _ in items],
+            "id": [item.id for _, item in items],
+            "question": [item.question for _, item in items],
+            "gold": [item.answer for _, item in items],
+            "unsteered": unsteered,
+            "steered": steered,
+        }
+    )
+    save_table(path, ANSWERS, answers, {"key": key, "prompts": QA_PROMPT_VERSION})
+    return answers
+
+
+def answer_languages(config: DemoConfig, measured: Sequence[str]) -> tuple[str, ...]:
+    """The languages to ask in: those configured, or up to six of the measured ones that the bundled corpus has."""
+    if config.answer_languages is not None:
+        return config.answer_languages
+    known = [code for code in measured if code in bundled_languages()]
+    preferred = [code for code in SHOWCASE if code in known]
+    return tuple([*preferred, *(code for code in known if code not in preferred)][: len(SHOWCASE)])
+
+
+def effects_corpus(config: DemoConfig, languages: Sequence[str]) -> ParallelCorpus:
+    """Bundled passages in the languages measured (and the anchor), on which `demo` shows what steering changes."""
+    available = ParallelCorpus.bundled(fields=("passage",))
+    wanted = dict.fromkeys([*languages, config.anchor])
+    return available.select([code for code in wanted if code in available.languages]).take(range(config.effect_texts))
+
+
+def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> tuple[NeuronCategories, tuple[int, ...]]:
+    """Everything that `clas-lens demo` does but the figure: measure, sort, steer, compare, write."""
+    run = RunFolder(config.out)
+    say(f"loading {config.model}")
+    model = load_configured_model(config)
+    say("measuring every MLP neuron in every language")
+    collect_stage(config, run, model, progress=progress)
+    cats, layers = categorize_stage(config, run)
+    say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
+    clas = build_clas(config, cats, layers)
+    clas.save_pretrained(run.clas)
+    say("asking questions, unsteered and steered")
+    answers = answers_stage(config, run, model, clas, answer_languages(config, cats.languages), progress=progress)
+    say("measuring what steering changes")
+    effects = measure_effects(
+        model,
+        clas,
+        effects_corpus(config, cats.languages),
+        batch_size=config.batch_size,
+        out=run.rows / "effects",
+        progress=progress,
+    )
+    save_table(run.tables / "effects.parquet", "steering effects", effects, {})
+    run.update_manifest("demo", config, clas=clas.settings(), effects=effects.to_dict("records"))
+    write_text(run.root / "summary.md", summary(config, cats, clas, answers, effects))
+    return cats, layers
+
+
+def summary(
+    config: DemoConfig, cats: NeuronCategories, clas: Clas, answers: pd.DataFrame, effects: pd.DataFrame
+) -> str:
+    """The run in one page of Markdown."""
+    strength = f"alpha={clas.alpha:g}, beta={clas.beta:g}, gamma={clas.gamma:g}"
+    lines = [
+        f"# {config.model}, steered",
+        "",
+        f"{cats!r}",
+        "",
+        f"Bridge layers {', '.join(map(str, clas.layers))}; {strength}; anchor {clas.anchor}.",
+        "",
+        "## What steering changes",
+        "",
+        "KL(unsteered || steered) of the next-token distribution in nats; share of texts whose most likely next token changed; "
+        f"cosine of the sentence representation to {clas.anchor}, mean over the bridge layers.",
+        "",
+        _markdown(effects.round({"kl": 4, "top1_changed": 3, "cosine_before": 4, "cosine_after": 4})),
+        "",
+        "## Answers side by side",
+        "",
+        _markdown(answers),
+        "",
+        "These texts are also among those that the neurons were measured on: they show mechanics, not gains.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    def cell(value: object) -> str:
+        return str(value).replace("|", "\\|").replace("\n", " ")
+
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows)

@@ -1,0 +1,85 @@
+"""Files written whole or not at all; fingerprints that change when they should and only then."""
+
+import pandas as pd
+import pytest
+import torch
+
+import clas_lens as cl
+from clas_lens.artifacts import (
+    ArtifactError,
+    atomic_path,
+    load_table,
+    load_tensors,
+    model_fingerprint,
+    neuron_fingerprint,
+    provenance,
+    resumed_table,
+    save_table,
+    save_tensors,
+)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    with atomic_path(target) as path:
+        path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as path:
+        path.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert [entry.name for entry in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_tensors_with_a_header(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, "thing", {"a": torch.arange(6).reshape(2, 3).T}, {"word": "größe"})
+    tensors, header = load_tensors(path, "thing")
+    assert torch.equal(tensors["a"], torch.arange(6).reshape(2, 3).T)
+    assert header == {"kind": "thing", "word": "größe"}
+    with pytest.raises(ArtifactError, match="holds thing, not other"):
+        load_tensors(path, "other")
+
+
+def test_tables_with_a_header(tmp_path):
+    path = tmp_path / "x.parquet"
+    table = pd.DataFrame({"a": [1, 2]})
+    save_table(path, "rows", table, {"key": "k"})
+    loaded, header = load_table(path, "rows")
+    assert loaded.equals(table)
+    assert header["key"] == "k"
+    assert resumed_table(path, "rows", "k") is not None
+    assert resumed_table(path, "rows", "other") is None
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        load_table(path, "rows")
+    assert resumed_table(path, "rows", "k") is None
+
+
+def test_model_fingerprints_follow_the_weights(folders):
+    model = cl.load_model(folders["llama"])
+    original = model_fingerprint(model)
+    assert model_fingerprint(cl.load_model(folders["llama"])) == original
+    weight = model.blocks[2].attn.W_O
+    with torch.no_grad():
+        weight[0, 0, 0] += 1e-3
+        assert model_fingerprint(model) != original
+        weight[0, 0, 0] -= 1e-3
+        for parameter in model.parameters():  # another layout, the same values
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    assert neuron_fingerprint(model) == neuron_fingerprint(cl.load_model(folders["llama"]))
+
+
+def test_neuron_fingerprints_see_through_backend_dtype_and_layout(folders):
+    prints = {
+        neuron_fingerprint(cl.load_model(folders["gemma3"], backend=backend, dtype=dtype))
+        for backend in ("hooked", "bridge")
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert len(prints) == 1
+    assert neuron_fingerprint(cl.load_model(folders["llama"])) not in prints
+
+
+def test_provenance_names_versions():
+    facts = provenance()
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["versions"]["transformer-lens"].startswith("3.")
