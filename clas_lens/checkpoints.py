@@ -31,7 +31,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_MODEL:
-        return Checkpoint(embedded_folder(), name)
+        return Checkpoint(embedded_folder(), PRESETS[name].hub_id)
     if name in PRESETS:
         return Checkpoint(_hub_folder(PRESETS[name].hub_id), PRESETS[name].hub_id)
     if path.suffix == ".gguf":

@@ -1,0 +1,129 @@
+"""The command line on a tiny model: every subcommand, resuming, interrupting, and errors in one line."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import clas_lens as cl
+from clas_lens.cli import main
+from clas_lens.config import CollectConfig, DemoConfig
+from clas_lens.statistics import NeuronStatistics
+
+
+@pytest.fixture
+def small(folders):
+    """Options that make a command small."""
+    return ["--model", str(folders["llama"]), "--languages", "en,de", "zh", "--limit", "6", "--batch-size", "4"]
+
+
+def test_demo_writes_a_whole_run_folder(small, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["demo", *small, "--out", str(out), "--alpha", "-2", "--questions", "2", "--effect-texts", "3"]
+    assert main([*command, "--max-new-tokens", "6"]) == 0
+    printed = capsys.readouterr().out
+    assert "layer_distribution.html" in printed
+    assert "summary.md" in printed
+    stats = NeuronStatistics.load(out / "statistics", ["en", "de", "zh"])
+    assert stats.n_samples.tolist() == [6, 6, 6]
+    clas = cl.Clas.from_pretrained(out / "clas")
+    assert clas.alpha == -2
+    answers = pd.read_parquet(out / "tables" / "answers.parquet")
+    assert set(answers["language"]) == {"en", "de", "zh"}
+    assert len(answers) == 6
+    english = answers[answers["language"] == "en"]
+    assert english["steered"].equals(english["unsteered"])
+    effects = pd.read_parquet(out / "tables" / "effects.parquet").set_index("language")
+    assert effects.loc["en", "kl"] == 0
+    assert effects.loc["de", "kl"] > 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["collect"]["config"]["seed"] == 0
+    assert manifest["categorize"]["bridge_layers"] == list(clas.layers)
+    assert (out / "figures" / "layer_distribution.json").is_file()
+    assert "## Answers side by side" in (out / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
+    command = ["demo", *small, "--out", str(tmp_path), "--questions", "1", "--effect-texts", "2", "--max-new-tokens", "3"]
+    assert main(command) == 0
+    before = (tmp_path / "tables" / "answers.parquet").read_bytes()
+    for target in ("collect.run_layers", "effects._forward", "generation._generate_batch"):
+        monkeypatch.setattr(f"clas_lens.{target}", lambda *args: pytest.fail("ran again"))
+    assert main(command) == 0
+    assert (tmp_path / "tables" / "answers.parquet").read_bytes() == before
+
+
+def test_ctrl_c_then_the_same_command_goes_on(small, tmp_path, monkeypatch, capsys):
+    real, passes = cl.collect.run_layers, []
+
+    def interrupted(*args):
+        passes.append(1)
+        if len(passes) == 4:  # two batches a language: in the middle of the second
+            raise KeyboardInterrupt
+        real(*args)
+
+    command = ["collect", *small, "--out", str(tmp_path)]
+    monkeypatch.setattr("clas_lens.collect.run_layers", interrupted)
+    assert main(command) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert main(command) == 0
+    assert len(passes) == 4 + 4  # the finished language was not measured again
+    assert NeuronStatistics.load(tmp_path / "statistics").languages == ("de", "en", "zh")
+
+
+def test_the_steps_one_by_one(small, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["collect", *small, "--out", run]) == 0
+    assert f"next: clas-lens categorize {run}" in capsys.readouterr().out
+    assert main(["categorize", run, "--threshold", "0.01", "--layers", "1", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "partial-shared" in printed
+    assert "bridge layers 1, 2" in printed
+    generate = ["generate", run, "--prompt", "Der Tee wächst", "--language", "de", "--max-new-tokens", "5"]
+    assert main([*generate, "--alpha", "-6"]) == 0
+    unsteered, steered = capsys.readouterr().out.splitlines()[-2:]
+    assert unsteered.startswith("unsteered:")
+    assert steered.startswith("steered:")
+    assert main([*generate, "--layers", "9"]) == 1
+    assert "layers must be different ones among 0..4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["demo", "--model", "gemma-3-271m"], "unknown model 'gemma-3-271m'"),
+        (["demo", "--languages", "en", "ja"], "no language 'ja'; available: ar"),
+        (["categorize", "nowhere"], "is not a run folder"),
+        (["collect", "--corpus", "files"], "needs data"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_do(command, message, capsys, tmp_path, monkeypatch, folders):
+    monkeypatch.chdir(tmp_path)
+    if "--model" not in command and command[0] != "categorize":
+        command = [*command, "--model", str(folders["llama"])]
+    assert main(command) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert message in error[-1]
+    assert not any("Traceback" in line for line in error)
+
+
+def test_bad_options_exit_with_usage(capsys):
+    for command in (["demo", "--pooling", "median"], ["collect", "--limit", "0"], []):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 2
+
+
+def test_configurations_refuse_unknown_keys_and_changes():
+    with pytest.raises(ValueError, match="Extra inputs are not permitted"):
+        CollectConfig(modle="x")
+    with pytest.raises(ValueError, match="frozen"):
+        DemoConfig().alpha = 3.0
+
+
+def test_text_files_as_a_corpus(folders, tmp_path):
+    for language, text in (("en", "Tea grows.\nRice grows.\n"), ("de", "Tee wächst.\nReis wächst.\n")):
+        (tmp_path / f"{language}.txt").write_text(text, encoding="utf-8")
+    command = ["collect", "--model", str(folders["llama"]), "--corpus", "files", "--data", str(tmp_path)]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert NeuronStatistics.load(tmp_path / "run" / "statistics").n_samples.tolist() == [2, 2]
