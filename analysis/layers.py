@@ -47,7 +47,8 @@ def layer_distribution(
     apply_look(
         figure, title=title or "MLP neurons by the number of languages they are active in", subtitle=_subtitle(data)
     )
-    figure.update_xaxes(title="layer", dtick=1 if shares["layer"].nunique() <= 20 else 4)
+    last = shares["layer"].max()
+    figure.update_xaxes(title="layer", dtick=1 if last < 20 else 4, range=[-0.5, last + 0.5])
     figure.update_yaxes(title="neurons in the layer (%)", range=[0, 100])
     return figure
 

@@ -76,6 +76,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - start:5.0f} s] {text}", flush=True)
 
+    say(f"starting; results go to {config.out}")
     from clas_lens.demo import run_demo
     from clas_lens.study import RunFolder
 

@@ -26,7 +26,7 @@ from clas_lens.tokens import (
     PaddingSide,
     TokenBatch,
     TokenizedTexts,
-    length_batches,
+    forward_batches,
     pad,
     require_tokenizer,
     tokenize,
@@ -50,7 +50,8 @@ def collect_statistics(
     positions do not count.
 
     Args:
-        batch_size: texts a forward pass; batches hold texts of similar length. It changes results only by float error.
+        batch_size: texts a forward pass, at most (on a CPU fewer where they are long); batches hold texts of similar
+            length. It changes results only by float error.
         pooling: "sample" (mean over a sample's tokens, then over samples), "token" or "last"; recorded in the result.
         max_tokens: longer texts are cut here (the paper's 512); how many were is in `settings["truncated"]`.
         padding_side: does not change the result; "left" is what generation uses.
@@ -78,7 +79,7 @@ def collect_statistics(
     folder = None if out is None else Path(out)
     done = [c for c in corpus.languages if _is_done(folder, c, pooling, described[c], shared)]
     batches = {
-        code: length_batches([len(row) for row in texts[code].ids], batch_size)
+        code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model))
         for code in corpus.languages
         if code not in done
     }

@@ -17,7 +17,7 @@ from clas_lens.collect import describe_model
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.sites import HookFunction, LensModel, device_of, hooked, last_logits, residual_name
 from clas_lens.steering import steer
-from clas_lens.tokens import TokenBatch, TokenizedTexts, length_batches, pad, require_tokenizer, tokenize
+from clas_lens.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
 
 KIND = "steering effects"
 
@@ -62,7 +62,9 @@ def measure_effects(
     folder = None if out is None else Path(out)
     rows = {} if folder is None else {c: resumed_table(folder / f"{c}.parquet", KIND, keys[c]) for c in keys}
     todo = [code for code in corpus.languages if rows.get(code) is None]
-    batches = {code: length_batches([len(row) for row in texts[code].ids], batch_size) for code in texts}
+    batches = {
+        code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model)) for code in texts
+    }
     measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
     with tqdm(total=sum(len(batches[code]) for code in measured), unit="batch", disable=not progress) as bar:
         anchor: Float[Tensor, "text layer d_model"] | None = None

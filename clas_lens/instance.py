@@ -9,7 +9,7 @@ from tqdm import tqdm
 from clas_lens.categories import NeuronCategory, categories_of
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.sites import HookFunction, LensModel, check_mlp_hooks, device_of, hooked, post_name, run_layers
-from clas_lens.tokens import length_batches, pad, require_tokenizer, tokenize
+from clas_lens.tokens import forward_batches, pad, require_tokenizer, tokenize
 
 
 def instance_shares(
@@ -39,8 +39,9 @@ def instance_shares(
     tokenizer = require_tokenizer(model)
     limit = min(max_tokens, model.cfg.n_ctx)
     texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
-    # All languages of an example go together, so order the examples by their length summed over languages.
-    batches = length_batches([sum(len(t.ids[row]) for t in texts.values()) for row in range(len(corpus))], batch_size)
+    # All languages of an example go together, so an example is as long as in its longest language.
+    lengths = [max(len(text.ids[row]) for text in texts.values()) for row in range(len(corpus))]
+    batches = forward_batches(lengths, batch_size, device_of(model))
     layers = range(model.cfg.n_layers)
     totals = torch.zeros(model.cfg.n_layers, len(NeuronCategory), dtype=torch.int64)
     for rows in tqdm(batches, unit="batch", desc="instance shares", disable=not progress):

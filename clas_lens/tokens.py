@@ -15,6 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 PaddingSide = Literal["left", "right"]
 
+# Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
+CPU_BATCH_TOKENS = 1536
+
 
 @dataclass(frozen=True)
 class TokenizedTexts:
@@ -89,12 +92,27 @@ def tokenize(
     return TokenizedTexts(tuple(tuple(row[:max_tokens]) for row in rows), len(prefix), truncated)
 
 
-def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Positions in batches of similar length, longest first, so that a batch that does not fit fails at once."""
+def length_batches(lengths: Sequence[int], batch_size: int, *, max_tokens: int | None = None) -> list[list[int]]:
+    """Positions in batches of similar length, longest first, so that a batch that does not fit fails at once.
+
+    Args:
+        batch_size: rows a batch, at most.
+        max_tokens: padded tokens a batch, at most (a single longer text is a batch of its own).
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        full = not batches or len(batches[-1]) == batch_size
+        if full or (max_tokens is not None and lengths[batches[-1][0]] * (len(batches[-1]) + 1) > max_tokens):
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def forward_batches(lengths: Sequence[int], batch_size: int, device: torch.device) -> list[list[int]]:
+    """`length_batches` for plain forward passes: on a CPU also bounded in tokens, past which passes get slower there."""
+    return length_batches(lengths, batch_size, max_tokens=CPU_BATCH_TOKENS if device.type == "cpu" else None)
 
 
 def pad(

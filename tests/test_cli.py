@@ -44,7 +44,18 @@ def test_demo_writes_a_whole_run_folder(small, tmp_path, capsys):
 
 
 def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
-    command = ["demo", *small, "--out", str(tmp_path), "--questions", "1", "--effect-texts", "2", "--max-new-tokens", "3"]
+    command = [
+        "demo",
+        *small,
+        "--out",
+        str(tmp_path),
+        "--questions",
+        "1",
+        "--effect-texts",
+        "2",
+        "--max-new-tokens",
+        "3",
+    ]
     assert main(command) == 0
     before = (tmp_path / "tables" / "answers.parquet").read_bytes()
     for target in ("collect.run_layers", "effects._forward", "generation._generate_batch"):

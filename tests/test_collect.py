@@ -114,6 +114,7 @@ def test_nan_weights_name_layer_and_language(folders, small_corpus):
 
 
 def test_finished_languages_are_skipped_unless_something_changed(folders, small_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("clas_lens.tokens.CPU_BATCH_TOKENS", 10**6)  # one batch a language
     model = cl.load_model(folders["llama"])
     collect(model, small_corpus.select(["en"]), out=tmp_path)
     passes = []
@@ -145,6 +146,7 @@ def test_finished_languages_are_skipped_unless_something_changed(folders, small_
 
 
 def test_interrupted_runs_lose_one_language_at_most(llama, small_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("clas_lens.tokens.CPU_BATCH_TOKENS", 10**6)  # one batch a language
     real, seen = cl.collect.run_layers, []
 
     def interrupt(*args):

@@ -54,6 +54,14 @@ def test_batches_hold_every_row_once_longest_first(lengths, size):
     assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
 
 
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), budget=st.integers(1, 90))
+def test_batches_keep_to_a_token_budget(lengths, budget):
+    batches = length_batches(lengths, 8, max_tokens=budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= budget
+
+
 def test_batch_size_must_be_positive():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         length_batches([1], 0)

