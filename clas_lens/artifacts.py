@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from clas_lens.sites import LensModel, down_projection
 
 HEADER = "clas_lens"
 RECORDED_PACKAGES = ("clas-lens", "torch", "transformer-lens", "transformers", "datasets", "numpy")
+
+# Fields of a model's configuration that say where it is or how it started, not what it computes.
+PLACE_NOT_FUNCTION = ("device", "n_devices", "seed", "init_weights", "init_mode", "tokenizer_name", "model_name")
 
 
 class ArtifactError(ValueError):
@@ -49,8 +53,13 @@ def write_text(path: Path, text: str) -> None:
 def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors with a JSON header that says what they are."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    labelled = {"kind": kind, "provenance": provenance(), **header}
     with atomic_path(path) as temporary:
-        save_file(content, temporary, metadata={HEADER: json.dumps({"kind": kind, **header}, ensure_ascii=False)})
+        save_file(
+            content,
+            temporary,
+            metadata={HEADER: json.dumps(labelled, ensure_ascii=False)},
+        )
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def _read(path: Path, kind: str, *, with_tensors: bool) -> tuple[dict[str, Tenso
 def save_table(path: Path, kind: str, table: pd.DataFrame, header: Mapping[str, Any]) -> None:
     """Write a parquet table with a JSON header in its metadata."""
     labelled = table.copy()
-    labelled.attrs = {HEADER: {"kind": kind, **header}}
+    labelled.attrs = {HEADER: {"kind": kind, "provenance": provenance(), **header}}
     with atomic_path(path) as temporary:
         labelled.to_parquet(temporary, index=False)
 
@@ -130,12 +139,13 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 
 
 def model_fingerprint(model: LensModel) -> str:
-    """A hash over every weight, the layout aside: it changes when any weight, shape or dtype does.
+    """A hash over the configuration and every weight, the memory layout aside.
 
     Wrapping integer sums of the weights' bit patterns take one pass at memory speed and change with any single weight; a
-    strided sample of single values catches permutations, which sums do not.
+    strided sample of single values catches most permutations, which sums do not.
     """
-    digest = hashlib.sha256()
+    settings = {name: str(value) for name, value in vars(model.cfg).items() if name not in PLACE_NOT_FUNCTION}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
         bits = weight.detach().view(
             {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
@@ -147,7 +157,7 @@ def model_fingerprint(model: LensModel) -> str:
 
 
 def neuron_fingerprint(model: LensModel) -> str:
-    """A hash of which neurons these are: the same for both backends and all float dtypes of one checkpoint.
+    """A hash of which neurons these are: the same for both backends, in float32 and bfloat16, of one checkpoint.
 
     It samples the down projection, rounded to bfloat16, in every layer; so a mask measured in float32 on a
     `HookedTransformer` is accepted on the same model as a bfloat16 `TransformerBridge`.
@@ -186,6 +196,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of this package's own checkout, or None for an installed copy."""
     checkout = Path(__file__).parents[1]

@@ -42,6 +42,7 @@ class NeuronCategories:
         languages: the names of the `lang` axis.
         threshold, activity: what "active" means here.
         model: see `NeuronStatistics.model`.
+        source: what the statistics were: `NeuronStatistics.source()`.
     """
 
     active: Bool[Tensor, "lang layer neuron"]
@@ -49,6 +50,7 @@ class NeuronCategories:
     threshold: float = 0.0
     activity: Activity = "mean"
     model: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.languages) != self.active.shape[0]:
@@ -118,6 +120,7 @@ class NeuronCategories:
             "threshold": self.threshold,
             "activity": self.activity,
             "model": dict(self.model),
+            "source": dict(self.source),
         }
 
     def save(self, path: str | Path) -> Path:
@@ -138,7 +141,14 @@ class NeuronCategories:
     @classmethod
     def from_parts(cls, active: Bool[Tensor, "lang layer neuron"], header: Mapping[str, Any]) -> "NeuronCategories":
         """From a tensor and what `header()` gave."""
-        return cls(active, tuple(header["languages"]), header["threshold"], header["activity"], header["model"])
+        return cls(
+            active,
+            tuple(header["languages"]),
+            header["threshold"],
+            header["activity"],
+            header["model"],
+            header["source"],
+        )
 
 
 def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor, "*shape"]:
@@ -172,7 +182,9 @@ def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activi
             values = stats.firing_rate
         case _:
             raise ValueError(f"unknown activity {activity!r}; available: mean, abs_mean, firing_rate")
-    return NeuronCategories(values > threshold, stats.languages, float(threshold), activity, stats.model)
+    return NeuronCategories(
+        values > threshold, stats.languages, float(threshold), activity, stats.model, stats.source()
+    )
 
 
 def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -182,6 +194,9 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     of the model long (at least one), with the highest mean score, where a layer's score is its percentage of partial-shared
     neurons minus its percentages of dead and language-specific ones. Of equal runs the later one wins. The paper does not
     state a rule; this one uses its stated criteria.
+
+    The paper's models are told by their shape and vocabulary, so that renamed copies and fine-tunes get its layers; so do
+    their relatives of exactly that shape (Llama 3 8B, Qwen2 7B).
 
     Args:
         layers: your own choice, checked and sorted.

@@ -1,6 +1,7 @@
 """From a model's name to a Hugging Face folder on this disk, with an error that helps at every way it can fail."""
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Checkpoint:
 def find_checkpoint(name: str) -> Checkpoint:
     """Resolve a preset, a local folder, a `.gguf` file or a Hub id.
 
-    Nothing but a Hub id that is not in the local Hub cache needs a network.
+    Nothing but a Hub id that is not whole in the local Hub cache needs a network; a cached copy is not looked for again.
 
     Raises:
         ModelLoadError: unknown name (with the nearest ones), missing or truncated file, wrong checksum of the embedded
@@ -76,22 +77,48 @@ def _check_safetensors(file: Path) -> None:
 
 
 def _hub_folder(repo_id: str) -> Path:
+    """The repository's folder in the local Hub cache, downloaded if it is not all there."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    online = reach_hub(repo_id, "config.json")
-    if not online:
-        try:
-            return Path(snapshot_download(repo_id, allow_patterns=DOWNLOAD_PATTERNS, local_files_only=True))
-        except LocalEntryNotFoundError:
-            raise ModelLoadError(
-                f"no network: {repo_id!r} is not in the local Hub cache and the Hub cannot be reached. Give a local "
-                f"folder or .gguf file, or use the embedded {EMBEDDED_MODEL!r}. {_nearest(repo_id)}"
-            ) from None
+    cached = _cached_snapshot(repo_id)
+    if cached is not None and _is_whole(cached):
+        return cached
+    if not reach_hub(repo_id, "config.json"):
+        found = (
+            "is not in the local Hub cache" if cached is None else f"is only partly in the local Hub cache ({cached})"
+        )
+        raise ModelLoadError(
+            f"no network: {repo_id!r} {found} and the Hub cannot be reached. Give a local folder or .gguf file, or use "
+            f"the embedded {EMBEDDED_MODEL!r}. {_nearest(repo_id)}"
+        )
     folder = Path(snapshot_download(repo_id, allow_patterns=DOWNLOAD_PATTERNS, ignore_patterns=["original/*"]))
     if not any(folder.glob("*.safetensors")):
         snapshot_download(repo_id, allow_patterns=["*.bin"])
     return folder
+
+
+def _cached_snapshot(repo_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=DOWNLOAD_PATTERNS, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a snapshot has its configuration, its tokenizer and every shard of its weights."""
+    index = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.index.json")]
+    shards = {shard for content in index for shard in content["weight_map"].values()}
+    has_weights = shards or any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    has_tokenizer = any(folder.glob("tokenizer*")) or any(folder.glob("vocab*"))
+    return bool(
+        (folder / "config.json").is_file()
+        and has_tokenizer
+        and has_weights
+        and all((folder / shard).is_file() for shard in shards)
+    )
 
 
 def reach_hub(repo_id: str, file: str, repo_type: str = "model") -> bool:

@@ -26,6 +26,7 @@ from clas_lens.steering import Edit, Positions, SteeringError
 Specific = Literal["union", "current", "others"]
 KIND = "clas"
 FILE_NAME = "clas.safetensors"
+SETTINGS = ("alpha", "beta", "gamma", "anchor", "specific", "positions")
 
 
 def clas_scale(
@@ -54,7 +55,8 @@ class Clas:
         specific: which language-specific neurons are cut: of all languages ("union"), of the row's own language
             ("current"), or of every other language ("others").
         positions: "all" positions; the "last" column of each forward pass (the last real token in a left-padded batch, and
-            each generated token); or "generated" tokens only, those that continue a KV cache.
+            each generated token, if generation uses its KV cache); or "generated" tokens only, those that continue a KV
+            cache.
 
     Raises:
         SteeringError: a layer out of range or twice, no layers, no neurons to steer, a number that is not finite.
@@ -139,23 +141,23 @@ class Clas:
         if measured is not None and measured != neuron_fingerprint(model):
             raise SteeringError(
                 f"these categories were measured on {self.categories.model.get('name')!r} with other weights than "
-                f"{model.cfg.model_name!r} has now. Collect and categorise this model."
+                f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Collect and categorise this model."
             )
 
     def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
         """A rescaling a steered layer."""
-        scales = {language: self.scale(language) for language in set(languages)}
+        distinct = list(dict.fromkeys(languages))
+        scales = [self.scale(language) for language in distinct]
+        places = [distinct.index(language) for language in languages]
         return {
-            post_name(layer): Rescale(torch.stack([scales[language][layer] for language in languages]))
-            for layer in self.layers
+            post_name(layer): Rescale(torch.stack([scale[layer] for scale in scales]), places) for layer in self.layers
         }
 
     # --- files ---
 
     def settings(self) -> dict[str, Any]:
         """Everything but the categories, for manifests."""
-        names = ("alpha", "beta", "gamma", "anchor", "specific", "positions")
-        return {"layers": list(self.layers), **{name: getattr(self, name) for name in names}}
+        return {"layers": list(self.layers), **{name: getattr(self, name) for name in SETTINGS}}
 
     def fingerprint(self) -> str:
         """A hash of everything that this intervention does."""
@@ -175,27 +177,34 @@ class Clas:
             ArtifactError: missing, damaged or another kind of file.
         """
         tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
-        header.pop("kind")
-        categories = NeuronCategories.from_parts(tensors["active"], header.pop("categories"))
-        return cls(categories, **{**header, "layers": tuple(header["layers"])})
+        categories = NeuronCategories.from_parts(tensors["active"], header["categories"])
+        settings = {name: header[name] for name in SETTINGS}
+        return cls(categories, layers=tuple(header["layers"]), **settings)
 
 
 class Rescale:
-    """Multiply each row's activations by its scale, in float32 or better, and hand back the activation's own dtype."""
+    """Multiply each row's activations by its scale, in float32 or better, and hand back the activation's own dtype.
 
-    def __init__(self, scale: Float[Tensor, "batch neuron"]) -> None:
-        self._scale = scale
-        self._identity = bool((scale == 1).all())
-        self._ready: dict[tuple[torch.device, torch.dtype, tuple[int, ...]], Tensor] = {}
+    Args:
+        table: one scale a language.
+        places: which line of the table each place in the list of languages uses.
+    """
+
+    def __init__(self, table: Float[Tensor, "lang neuron"], places: Sequence[int]) -> None:
+        self._table = table
+        self._places = tuple(places)
+        self._identity = bool((table == 1).all())
+        self._held: tuple[Any, Tensor] | None = None  # the last scale used; batches in a row tend to want the same
 
     def __call__(self, activation: Float[Tensor, "batch pos neuron"], rows: Sequence[int]) -> Tensor:
         if self._identity:
             return activation
         work = torch.promote_types(activation.dtype, torch.float32)
-        key = (activation.device, work, tuple(rows))
-        if key not in self._ready:
-            scale = self._scale[list(rows)]
-            if (scale == scale[0]).all():
-                scale = scale[:1]
-            self._ready[key] = scale[:, None, :].to(activation.device, work)
-        return (activation * self._ready[key]).to(activation.dtype)
+        lines = [self._places[row] for row in rows]
+        if len(set(lines)) == 1:
+            lines = lines[:1]
+        key = (activation.device, work, lines)
+        if self._held is None or self._held[0] != key:
+            with torch.inference_mode(False):  # so that it also serves a later pass with gradients
+                self._held = key, self._table[lines][:, None, :].to(activation.device, work)
+        return (activation * self._held[1]).to(activation.dtype)

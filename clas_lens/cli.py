@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except ValidationError as error:
         parser.error("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"clas-lens: error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -87,9 +87,10 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _collect(arguments: argparse.Namespace) -> None:
     config = _config(CollectConfig, arguments)
-    from clas_lens.study import RunFolder, collect_stage, load_configured_model
+    from clas_lens.study import RunFolder, collect_stage, load_configured_corpus, load_configured_model
 
-    stats = collect_stage(config, RunFolder(arguments.out), load_configured_model(config))
+    corpus = load_configured_corpus(config)
+    stats = collect_stage(config, RunFolder(arguments.out), load_configured_model(config), corpus)
     print(f"{stats!r}\nwritten to {arguments.out}; next: clas-lens categorize {arguments.out}")
     cut = {code: text["truncated"] for code, text in stats.texts.items() if text["truncated"]}
     if cut:
@@ -141,7 +142,7 @@ def _add_options(parser: argparse.ArgumentParser, config: type[StageConfig]) -> 
     for name, field in config.model_fields.items():
         kind = _without_none(field.annotation)
         shown = "" if field.default is None else f" (default: {field.default})"
-        options: dict[str, Any] = {"default": field.default, "help": f"{field.description}{shown}"}
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{shown}"}
         if get_origin(kind) is tuple:
             options["nargs"] = "+"
         elif get_origin(kind) is Literal:
@@ -162,7 +163,8 @@ _Config = typing.TypeVar("_Config", bound=StageConfig)
 
 
 def _config(kind: type[_Config], arguments: argparse.Namespace) -> _Config:
-    values = {name: getattr(arguments, name) for name in kind.model_fields}
+    """The configuration with what was given; what was not is left to its defaults."""
+    values = {name: getattr(arguments, name) for name in kind.model_fields if hasattr(arguments, name)}
     return kind(**{name: _split(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clas_lens.accumulate import NeuronAccumulator, Pooling, token_weights
-from clas_lens.artifacts import ArtifactError, model_fingerprint, neuron_fingerprint, read_header
+from clas_lens.artifacts import ArtifactError, content_key, model_fingerprint, neuron_fingerprint, read_header
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.sites import (
     HookFunction,
@@ -53,7 +53,7 @@ def collect_statistics(
         batch_size: texts a forward pass, at most (on a CPU fewer where they are long); batches hold texts of similar
             length. It changes results only by float error.
         pooling: "sample" (mean over a sample's tokens, then over samples), "token" or "last"; recorded in the result.
-        max_tokens: longer texts are cut here (the paper's 512); how many were is in `settings["truncated"]`.
+        max_tokens: longer texts are cut here (the paper's 512); how many were is in `stats.texts[language]["truncated"]`.
         padding_side: does not change the result; "left" is what generation uses.
         out: a folder for one file a language. A language whose file is there, for the same model, texts and settings, is
             not measured again, so an interrupted run goes on where it stopped.
@@ -73,7 +73,7 @@ def collect_statistics(
         "settings": {"max_tokens": limit, "corpus": corpus.name},
     }
     described = {
-        code: {"fingerprint": corpus.fingerprint(code), "truncated": len(texts[code].truncated)}
+        code: {"fingerprint": content_key(corpus.ids, texts[code].ids), "truncated": len(texts[code].truncated)}
         for code in corpus.languages
     }
     folder = None if out is None else Path(out)

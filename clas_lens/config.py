@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clas_lens.presets import EMBEDDED_MODEL
 
@@ -73,3 +73,9 @@ class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
     questions: int = Field(3, ge=1, le=24, description="questions asked in each of them")
     max_new_tokens: int = Field(24, ge=1, description="length of an answer at most")
     effect_texts: int = Field(6, ge=1, le=24, description="bundled passages on which the effects are measured")
+
+    @model_validator(mode="after")
+    def _effects_need_texts(self) -> "DemoConfig":
+        if self.positions == "generated":
+            raise ValueError("the demo also measures effects on texts: positions must be 'all' or 'last' here")
+        return self

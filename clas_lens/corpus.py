@@ -97,6 +97,11 @@ class ParallelCorpus:
             f"ParallelCorpus({self.name!r}, {len(self)} examples x {len(self.texts)} languages: {' '.join(self.texts)})"
         )
 
+    @property
+    def n_independent(self) -> int:
+        """How many examples `sample` can take: one a group, or all where there are no groups."""
+        return len(self) if self.groups is None else len(set(self.groups))
+
     def fingerprint(self, language: str) -> str:
         """A hash of one language's ids and texts, in order."""
         content = json.dumps([self.ids, self[language]], ensure_ascii=False)
@@ -272,14 +277,20 @@ def _json_rows(language: str, path: Path, needed: Sequence[str]) -> Iterator[dic
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise CorpusError(f"{where} is not JSON ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise CorpusError(f"{where} is not a JSON object but a {type(row).__name__}")
         missing = [field for field in needed if field not in row]
         if missing:
             raise CorpusError(f"{where} has no field {missing[0]!r}; it has: {', '.join(row)}")
+        if not isinstance(row[needed[0]], str):
+            raise CorpusError(f"{where}: {needed[0]!r} is not a text but {row[needed[0]]!r}")
         yield row
 
 
 def _agreed_ids(ids: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:
     """The ids, if every language has the same ones in the same order."""
+    if not ids:
+        raise CorpusError(f"{name}: no languages given")
     first_language, first = next(iter(ids.items()))
     for language, other in ids.items():
         for line, (a, b) in enumerate(zip(first, other, strict=False), start=1):

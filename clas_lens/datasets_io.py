@@ -55,6 +55,9 @@ def load_parallel(
             rows = datasets.load_dataset(source, config.format(language), split=split)
         except Exception as error:
             raise CorpusError(f"{name}: {language!r}, split {split!r} in {source}: {error}") from error
+        lacking = [field for field in fields if field not in rows.column_names]
+        if lacking:
+            raise CorpusError(f"{name}: no column {lacking[0]!r} in {source}; it has: {', '.join(rows.column_names)}")
         columns = [rows[field] for field in fields]
         texts[language] = ["\n".join(parts) for parts in zip(*columns, strict=True)]
         ids[language] = list(rows["id"]) if "id" in rows.column_names else [f"{split}-{i}" for i in range(len(rows))]

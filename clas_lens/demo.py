@@ -11,11 +11,18 @@ from clas_lens.clas import Clas
 from clas_lens.config import DemoConfig
 from clas_lens.corpus import ParallelCorpus, bundled_items, bundled_languages
 from clas_lens.effects import measure_effects
-from clas_lens.generation import generate
+from clas_lens.generation import generate, prompt_ids
 from clas_lens.prompts import QA_PROMPT_VERSION, qa_prompt
 from clas_lens.sites import LensModel
 from clas_lens.steering import steer
-from clas_lens.study import RunFolder, build_clas, categorize_stage, collect_stage, load_configured_model
+from clas_lens.study import (
+    RunFolder,
+    build_clas,
+    categorize_stage,
+    collect_stage,
+    load_configured_corpus,
+    load_configured_model,
+)
 from clas_lens.tokens import require_tokenizer
 
 Say = Callable[[str], None]
@@ -36,10 +43,12 @@ def answers_stage(
     items = [(code, item) for code in languages for item in bundled_items(code)[: config.questions]]
     tokenizer = require_tokenizer(model)
     prompts = [qa_prompt(tokenizer, model.cfg.model_name, item, code) for code, item in items]
-    key = content_key(clas.fingerprint(), model_fingerprint(model), prompts, config.max_new_tokens)
+    key = content_key(clas.fingerprint(), model_fingerprint(model), prompt_ids(model, prompts), config.max_new_tokens)
     done = resumed_table(path, ANSWERS, key)
     if done is not None:
         return done
+    if not items:
+        return pd.DataFrame(columns=["language", "id", "question", "gold", "unsteered", "steered"])
     options: dict[str, Any] = {
         "max_new_tokens": config.max_new_tokens,
         "batch_size": 2 * config.batch_size,
@@ -64,40 +73,60 @@ def answers_stage(
 
 
 def answer_languages(config: DemoConfig, measured: Sequence[str]) -> tuple[str, ...]:
-    """The languages to ask in: those configured, or up to six of the measured ones that the bundled corpus has."""
+    """The languages to ask in: those configured, or up to six of the measured ones that the bundled corpus has.
+
+    Raises:
+        ValueError: a configured language without bundled questions.
+    """
+    known = bundled_languages()
     if config.answer_languages is not None:
+        missing = [code for code in config.answer_languages if code not in known]
+        if missing:
+            raise ValueError(f"no bundled questions in {missing[0]!r}; available: {', '.join(known)}")
         return config.answer_languages
-    known = [code for code in measured if code in bundled_languages()]
-    preferred = [code for code in SHOWCASE if code in known]
-    return tuple([*preferred, *(code for code in known if code not in preferred)][: len(SHOWCASE)])
+    bundled = [code for code in measured if code in known]
+    preferred = [code for code in SHOWCASE if code in bundled]
+    return tuple([*preferred, *(code for code in bundled if code not in preferred)][: len(SHOWCASE)])
 
 
-def effects_corpus(config: DemoConfig, languages: Sequence[str]) -> ParallelCorpus:
-    """Bundled passages in the languages measured (and the anchor), on which `demo` shows what steering changes."""
-    available = ParallelCorpus.bundled(fields=("passage",))
-    wanted = dict.fromkeys([*languages, config.anchor])
-    return available.select([code for code in wanted if code in available.languages]).take(range(config.effect_texts))
+def effects_corpus(config: DemoConfig, corpus: ParallelCorpus) -> ParallelCorpus:
+    """The texts on which `demo` shows what steering changes: bundled passages, or else the first texts measured.
+
+    Raises:
+        ValueError: the anchor is in neither.
+    """
+    wanted = list(dict.fromkeys([*corpus.languages, config.anchor]))
+    if set(wanted) <= set(bundled_languages()):
+        return ParallelCorpus.bundled(wanted, fields=("passage",)).take(range(config.effect_texts))
+    if config.anchor not in corpus.languages:
+        raise ValueError(
+            f"the anchor {config.anchor!r} is not among the corpus's languages: {', '.join(corpus.languages)}"
+        )
+    return corpus.take(range(min(config.effect_texts, len(corpus))))
 
 
 def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> tuple[NeuronCategories, tuple[int, ...]]:
     """Everything that `clas-lens demo` does but the figure: measure, sort, steer, compare, write."""
     run = RunFolder(config.out)
+    corpus = load_configured_corpus(config)
+    asked, compared = answer_languages(config, corpus.languages), effects_corpus(config, corpus)
     say(f"loading {config.model}")
     model = load_configured_model(config)
     say("measuring every MLP neuron in every language")
-    collect_stage(config, run, model, progress=progress)
+    collect_stage(config, run, model, corpus, progress=progress)
     cats, layers = categorize_stage(config, run)
     say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
     clas = build_clas(config, cats, layers)
     clas.save_pretrained(run.clas)
     say("asking questions, unsteered and steered")
-    answers = answers_stage(config, run, model, clas, answer_languages(config, cats.languages), progress=progress)
+    answers = answers_stage(config, run, model, clas, asked, progress=progress)
     say("measuring what steering changes")
     effects = measure_effects(
         model,
         clas,
-        effects_corpus(config, cats.languages),
+        compared,
         batch_size=config.batch_size,
+        max_tokens=config.max_tokens,
         out=run.rows / "effects",
         progress=progress,
     )
@@ -128,11 +157,11 @@ def summary(
         "",
         "## Answers side by side",
         "",
-        _markdown(answers),
-        "",
-        "These texts are also among those that the neurons were measured on: they show mechanics, not gains.",
+        _markdown(answers) if len(answers) else "The bundled corpus has no questions in these languages.",
         "",
     ]
+    if config.corpus == "bundled":
+        lines += ["The neurons were measured on texts of the same corpus: this shows mechanics, not gains.", ""]
     return "\n".join(lines)
 
 

@@ -45,20 +45,25 @@ def measure_effects(
     Returns:
         One row a language: `kl` (mean KL(unsteered || steered) of the next-token distribution after the text, in nats),
         `top1_changed` (share of texts whose most likely next token changed, 0 to 1), `cosine_before`, `cosine_after`,
-        `n_texts`. The anchor's row is a check: kl is 0 and both cosines are 1.
+        `n_texts`, `n_truncated`. The anchor's row is a check: kl is 0 and both cosines are 1.
 
     Raises:
-        ValueError: the anchor is not in the corpus.
+        ValueError: the anchor is not in the corpus, or `clas` steers generated tokens only.
     """
     if clas.anchor not in corpus.languages:
         raise ValueError(
             f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
         )
+    if clas.positions == "generated":
+        raise ValueError(
+            "effects are measured on texts, not on generated tokens: give a Clas with positions='all' or 'last'"
+        )
+    limit = min(max_tokens, model.cfg.n_ctx)
     chosen = tuple(clas.layers if layers is None else layers)
     tokenizer = require_tokenizer(model)
-    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=max_tokens) for code in corpus.languages}
-    inputs = (clas.fingerprint(), describe_model(model), chosen, max_tokens, corpus.fingerprint(clas.anchor))
-    keys = {code: content_key(*inputs, corpus.fingerprint(code)) for code in corpus.languages}
+    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
+    inputs = (clas.fingerprint(), describe_model(model), chosen, corpus.ids, texts[clas.anchor].ids)
+    keys = {code: content_key(*inputs, texts[code].ids) for code in corpus.languages}
     folder = None if out is None else Path(out)
     rows = {} if folder is None else {c: resumed_table(folder / f"{c}.parquet", KIND, keys[c]) for c in keys}
     todo = [code for code in corpus.languages if rows.get(code) is None]
@@ -81,6 +86,7 @@ def measure_effects(
                 "cosine_before": float(cosine_similarity(before, anchor, dim=-1).mean()),
                 "cosine_after": float(cosine_similarity(after, anchor, dim=-1).mean()),
                 "n_texts": len(corpus),
+                "n_truncated": len(texts[language].truncated),
             }
             table = pd.DataFrame([row])
             if folder is not None:

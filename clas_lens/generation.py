@@ -72,7 +72,9 @@ def generate_tokens(
     """
     if not prompts:
         raise ValueError("no prompts given")
-    ids = _prompt_ids(model, prompts)
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    ids = prompt_ids(model, prompts)
     longest = max(len(row) for row in ids)
     if longest + max_new_tokens > model.cfg.n_ctx:
         raise ValueError(
@@ -126,7 +128,8 @@ def _generate_batch(
     return produced
 
 
-def _prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+def prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    """Token ids of prompts: texts get the tokenizer's BOS, lists of ids are taken as they are."""
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if len(texts) not in (0, len(prompts)):
         raise ValueError("prompts must be all texts or all lists of token ids")
@@ -183,7 +186,8 @@ class _HookedDecoder:
 
     def keep(self, rows: Tensor) -> None:
         for entry in self._cache.entries:
-            entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
+            here = rows.to(entry.past_keys.device)
+            entry.past_keys, entry.past_values = entry.past_keys[here], entry.past_values[here]
         self._cache.previous_attention_mask = self._cache.previous_attention_mask[rows]
 
 

@@ -15,6 +15,7 @@ from einops import rearrange
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.loading_from_pretrained import (
+    get_official_model_name,
     get_pretrained_model_config,
     get_pretrained_state_dict,
 )
@@ -60,7 +61,7 @@ def to_hooked_transformer(
         cfg = _own_config(hf_model, name)
         weights = CONVERSIONS[architecture](hf_model, cfg)
     else:
-        cfg, weights = _library_config_and_weights(hf_model, folder)
+        cfg, weights = _library_config_and_weights(hf_model, name, folder)
     with init_empty_weights(include_buffers=False):
         model = HookedTransformer(
             cfg,
@@ -176,30 +177,52 @@ def _refuse_unsupported(config: Any) -> None:
 
 
 def _library_config_and_weights(
-    hf_model: PreTrainedModel, folder: Path | None
+    hf_model: PreTrainedModel, name: str, folder: Path | None
 ) -> tuple[HookedTransformerConfig, dict[str, torch.Tensor]]:
-    """TransformerLens's own conversion of any other architecture that it knows."""
-    architecture = type(hf_model).__name__
-    if folder is None:
-        raise ModelLoadError(
-            f"{architecture} objects cannot become a HookedTransformer here (these can: {', '.join(CONVERSIONS)}). "
-            "Save the model to a folder and load that, or use backend='bridge'."
-        )
+    """TransformerLens's own conversion of any other architecture that it knows: by the folder's config, or by its name."""
+    config: Any = hf_model.config
+    shape = (config.num_hidden_layers, config.hidden_size, config.vocab_size)
+    tried = []
+    for source in (folder and str(folder), _official_name(name)):
+        if source is None:
+            continue
+        try:
+            cfg = get_pretrained_model_config(source, hf_cfg=config.to_dict(), dtype=hf_model.dtype, device="cpu")
+        except (NotImplementedError, AttributeError, KeyError, OSError, ValueError) as error:
+            tried.append(f"{source}: {error}")
+            continue
+        if (cfg.n_layers, cfg.d_model, cfg.d_vocab) != shape or cfg.original_architecture != type(hf_model).__name__:
+            tried.append(f"{source}: TransformerLens takes it for another model, {cfg.original_architecture}")
+            continue
+        cfg.tokenizer_name = None
+        return cfg, get_pretrained_state_dict(source, cfg, hf_model, dtype=hf_model.dtype)
+    raise ModelLoadError(
+        f"no HookedTransformer conversion for this {type(hf_model).__name__} ({'; '.join(tried) or 'a bare object'}). "
+        f"Converted from their objects: {', '.join(CONVERSIONS)}; others need a folder or a Hub id that TransformerLens "
+        "knows. Use backend='bridge'."
+    )
+
+
+def _official_name(name: str) -> str | None:
+    """The Hub id that TransformerLens knows this model by, or None."""
     try:
-        cfg = get_pretrained_model_config(
-            str(folder), hf_cfg=hf_model.config.to_dict(), dtype=hf_model.dtype, device="cpu"
-        )
-    except (NotImplementedError, AttributeError, KeyError) as error:
-        raise ModelLoadError(
-            f"TransformerLens has no HookedTransformer conversion for {architecture} ({error}). Try backend='bridge'."
-        ) from error
-    if cfg.original_architecture != architecture:
-        raise ModelLoadError(
-            f"TransformerLens takes {folder} for a {cfg.original_architecture} because of its name, but it holds a "
-            f"{architecture}. Rename the folder (no 'llama' or 'gemma' in its path)."
-        )
-    cfg.tokenizer_name = None
-    return cfg, get_pretrained_state_dict(str(folder), cfg, hf_model, dtype=hf_model.dtype)
+        return get_official_model_name(name)
+    except ValueError:
+        return None
+
+
+def retype(model: HookedTransformer, dtype: torch.dtype) -> HookedTransformer:
+    """Change a model's dtype in place; rotary tables are computed anew rather than rounded and widened again."""
+    model.to(dtype)
+    for block in model.blocks:
+        attention = block.attn
+        if model.cfg.positional_embedding_type == "rotary":
+            length, device = attention.rotary_sin.shape[0], attention.rotary_sin.device
+            sin, cos = attention.calculate_sin_cos_rotary(
+                model.cfg.rotary_dim, length, base=attention._rotary_base(), dtype=dtype
+            )
+            attention.rotary_sin, attention.rotary_cos = sin.to(device), cos.to(device)
+    return model
 
 
 def _assign(model: HookedTransformer, weights: dict[str, torch.Tensor]) -> None:
@@ -207,7 +230,7 @@ def _assign(model: HookedTransformer, weights: dict[str, torch.Tensor]) -> None:
     expected = dict(model.named_parameters())
     buffers = {name for name, _ in model.named_buffers()}
     missing = expected.keys() - weights.keys()
-    unexpected = weights.keys() - expected.keys() - buffers
+    unexpected = {name for name in weights.keys() - expected.keys() - buffers if weights[name].count_nonzero() > 0}
     # Some of TransformerLens's conversions leave out biases that their architecture does not have.
     zeros = {name: torch.zeros(expected[name].shape, dtype=expected[name].dtype) for name in missing if ".b_" in name}
     if unexpected or missing - zeros.keys():
@@ -215,7 +238,8 @@ def _assign(model: HookedTransformer, weights: dict[str, torch.Tensor]) -> None:
             f"the weights do not fit the model: missing {sorted(missing - zeros.keys())[:4]}, "
             f"unexpected {sorted(unexpected)[:4]}"
         )
-    given = {name: tensor.detach() for name, tensor in weights.items() if name in expected}
+    # .to() changes nothing, storage sharing included, but for norm weights that Gemma's conversion leaves in float32.
+    given = {name: weights[name].detach().to(expected[name].dtype) for name in expected.keys() & weights.keys()}
     model.load_state_dict({**given, **zeros}, strict=False, assign=True)
 
 

@@ -1,5 +1,6 @@
 """The door to models: one call for presets, Hub ids, folders, GGUF files and objects that you already have."""
 
+import copy
 import tempfile
 import warnings
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from clas_lens.checkpoints import find_checkpoint
-from clas_lens.hooked import to_hooked_transformer
+from clas_lens.hooked import retype, to_hooked_transformer
 from clas_lens.loading import ModelLoadError, quiet_transformers
 from clas_lens.sites import LensModel, check_mlp_hooks
 
@@ -19,7 +20,7 @@ Backend = Literal["hooked", "bridge"]
 
 
 def load_model(
-    name: str | Path | PreTrainedModel | LensModel,
+    name: Any,
     *,
     backend: Backend = "hooked",
     dtype: torch.dtype | None = None,
@@ -34,8 +35,8 @@ def load_model(
     Args:
         name: a preset (`clas_lens.presets.PRESETS`), a Hub id, a folder in Hugging Face layout, a `.gguf` file (converted to
             float32 once and cached), or a model object. A `HookedTransformer` or `TransformerBridge` is handed back as it
-            is, only moved if you say so. A Hugging Face model shares its weights with the result; with `backend="bridge"`
-            TransformerLens rewires that object in place.
+            is, only moved if you say so. A Hugging Face model shares its weights with the result, or is copied if `dtype`
+            or `device` ask for others; with `backend="bridge"` TransformerLens rewires that object in place.
         backend: "hooked" for a `HookedTransformer`, "bridge" for a `TransformerBridge`.
         dtype: default bfloat16 on a GPU and float32 elsewhere; for a model object, what it has.
         device: default the GPU if there is one; for a model object, where it is.
@@ -45,14 +46,33 @@ def load_model(
         ModelLoadError: unknown name (with the nearest names), missing, truncated or gated files, no network, or an
             architecture without MLP hook points.
     """
-    if isinstance(name, (HookedTransformer, TransformerBridge)):
+    if device is not None:
+        _check_device(torch.device(device))
+    if isinstance(name, HookedTransformer | TransformerBridge):
+        if tokenizer is not None or (backend == "bridge" and isinstance(name, HookedTransformer)):
+            raise ModelLoadError(
+                "a HookedTransformer or TransformerBridge is handed back as it is: set its tokenizer with "
+                "model.set_tokenizer(...), and give the Hugging Face model for another backend"
+            )
         model = _moved(name, dtype, device)
     elif isinstance(name, PreTrainedModel):
-        model = _moved(_wrap_object(name, tokenizer, backend), dtype, device)
-    else:
+        model = _wrap_object(_converted(name, dtype, device), tokenizer, backend)
+    elif isinstance(name, str | Path):
+        if tokenizer is not None:
+            raise ModelLoadError(f"{name} comes with its tokenizer; tokenizer= is for a Hugging Face model object")
         model = _load_from_disk(str(name), backend, dtype, torch.device(device or default_device()))
+    else:
+        raise ModelLoadError(
+            f"expected a name, a path, a Hugging Face model, a HookedTransformer or a TransformerBridge, got a "
+            f"{type(name).__name__}. Unwrap it first (peft: model.merge_and_unload(); torch.compile: model._orig_mod)."
+        )
     check_mlp_hooks(model)
     return model
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(f"device {str(device)!r}: this PyTorch finds no CUDA device here; use device='cpu'")
 
 
 def default_device() -> str:
@@ -127,9 +147,21 @@ def _to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
     return bridge
 
 
-def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device | None) -> LensModel:
+def _converted(
+    hf_model: PreTrainedModel, dtype: torch.dtype | None, device: str | torch.device | None
+) -> PreTrainedModel:
+    """The model itself, or a copy in another dtype or place: the user's object stays as it is."""
+    here = next(hf_model.parameters()).device
+    wanted = (dtype or hf_model.dtype, torch.device(device) if device is not None else here)
+    if wanted == (hf_model.dtype, here):
+        return hf_model
+    duplicate: Any = copy.deepcopy(hf_model)
+    return duplicate.to(dtype=wanted[0], device=wanted[1])
+
+
+def _moved(model: LensModel, dtype: torch.dtype | None, device: str | torch.device | None) -> LensModel:
     if dtype is not None and dtype != model.cfg.dtype:
-        model = model.to(dtype)
+        model = retype(model, dtype) if isinstance(model, HookedTransformer) else model.to(dtype)
     if device is not None and torch.device(device) != torch.device(model.cfg.device):
         model = model.to(torch.device(device))
     return model

@@ -8,8 +8,7 @@ from typing import Literal
 class ModelPreset:
     """One model that `load_model` knows by a short name.
 
-    `signature` is (layers, MLP neurons per layer, vocabulary). Together with the name it tells a paper model from its
-    relatives of the same shape; a renamed local copy still matches through it.
+    `signature` is (layers, MLP neurons per layer, vocabulary): what is left of a model's identity in a renamed local copy.
     """
 
     hub_id: str

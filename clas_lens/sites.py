@@ -43,7 +43,13 @@ def pattern_name(layer: int) -> str:
 
 def check_mlp_hooks(model: LensModel) -> None:
     """Raise unless every layer has the hook point that this toolkit works at."""
-    missing = [layer for layer in range(model.cfg.n_layers) if post_name(layer) not in model.hook_dict]
+    points = model.hook_dict
+    # The bridge gives mixture-of-experts layers a hook_post that is the layer's output, not its neurons.
+    missing = [
+        layer
+        for layer in range(model.cfg.n_layers)
+        if points.get(post_name(layer)) in (None, points.get(f"blocks.{layer}.mlp.hook_out"))
+    ]
     if missing:
         mlp_hooks = [name for name in model.hook_dict if name.startswith("blocks.0.") and "hook_post" in name]
         raise ModelLoadError(

@@ -183,6 +183,15 @@ class NeuronStatistics:
             texts=texts,
         )
 
+    def source(self) -> dict[str, Any]:
+        """What these numbers are of: pooling, settings, and each language's texts and sample count."""
+        counts = zip(self.languages, self.n_samples.tolist(), strict=True)
+        return {
+            "pooling": self.pooling,
+            "settings": dict(self.settings),
+            "texts": {code: {**self.texts.get(code, {}), "n_samples": n} for code, n in counts},
+        }
+
     def select(self, languages: Sequence[str]) -> "NeuronStatistics":
         """Only these languages, in this order."""
         missing = [code for code in languages if code not in self.languages]

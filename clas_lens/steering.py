@@ -129,6 +129,7 @@ def steer(model: LensModel, intervention: Intervention, language: str | Sequence
     """
     check_mlp_hooks(model)
     intervention.check(model)
+    _check_padding(model, intervention.positions)
     per_row = not isinstance(language, str)
     languages = [language] if isinstance(language, str) else list(language)
     if not languages:
@@ -144,6 +145,16 @@ def steer(model: LensModel, intervention: Intervention, language: str | Sequence
     silent = [name for name, count in steering.fired.items() if count == 0]
     if silent:
         raise SteeringError(_why_silent(silent, intervention.positions))
+
+
+def _check_padding(model: LensModel, positions: Positions) -> None:
+    """The last column is every row's last real token only if padding is on the left."""
+    side = getattr(getattr(model, "tokenizer", None), "padding_side", "left")
+    if positions == "last" and side != "left":
+        raise SteeringError(
+            f"positions='last' needs left padding; this model's tokenizer pads on the {side}. "
+            "Set model.tokenizer.padding_side = 'left'."
+        )
 
 
 def _why_silent(silent: Sequence[str], positions: Positions) -> str:

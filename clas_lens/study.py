@@ -7,11 +7,18 @@ from pathlib import Path
 
 import torch
 
-from clas_lens.artifacts import ArtifactError, provenance, save_table, write_text
+from clas_lens.artifacts import (
+    ArtifactError,
+    content_key,
+    provenance,
+    save_table,
+    tensor_fingerprint,
+    write_text,
+)
 from clas_lens.categories import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.clas import Clas
 from clas_lens.collect import collect_statistics
-from clas_lens.config import CategorizeConfig, CollectConfig, StageConfig, SteerConfig
+from clas_lens.config import CategorizeConfig, CollectConfig, DemoConfig, StageConfig, SteerConfig
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.models import load_model
 from clas_lens.sites import LensModel
@@ -94,16 +101,19 @@ def load_configured_corpus(config: CollectConfig) -> ParallelCorpus:
                 raise ValueError("corpus 'files' needs data: a folder of <language>.txt files")
             corpus = ParallelCorpus.from_files(config.data)
             corpus = corpus if config.languages is None else corpus.select(config.languages)
-    return corpus if config.limit is None else corpus.sample(config.limit, seed=config.seed)
+    limit = config.limit
+    if isinstance(config, DemoConfig) and limit is not None and "limit" not in config.model_fields_set:
+        limit = min(limit, corpus.n_independent)  # the demo's own default, not something that was asked for
+    return corpus if limit is None else corpus.sample(limit, seed=config.seed)
 
 
 def collect_stage(
-    config: CollectConfig, run: RunFolder, model: LensModel, *, progress: bool = True
+    config: CollectConfig, run: RunFolder, model: LensModel, corpus: ParallelCorpus, *, progress: bool = True
 ) -> NeuronStatistics:
     """Measure the neurons into `statistics/`."""
     stats = collect_statistics(
         model,
-        load_configured_corpus(config),
+        corpus,
         batch_size=config.batch_size,
         pooling=config.pooling,
         max_tokens=config.max_tokens,
@@ -130,8 +140,18 @@ def categorize_stage(config: CategorizeConfig, run: RunFolder) -> tuple[NeuronCa
     layers = select_bridge_layers(cats, layers=config.layers)
     cats.save(run.categories)
     save_table(run.tables / "layer_shares.parquet", "layer shares", cats.shares(), {})
-    run.update_manifest("categorize", config, bridge_layers=list(layers), languages=list(cats.languages))
+    run.update_manifest(
+        "categorize",
+        config,
+        bridge_layers=list(layers),
+        languages=list(cats.languages),
+        categories=_identity(cats),
+    )
     return cats, layers
+
+
+def _identity(cats: NeuronCategories) -> str:
+    return content_key(cats.header(), tensor_fingerprint(cats.active))
 
 
 def load_categories(run: RunFolder) -> tuple[NeuronCategories, tuple[int, ...]]:
@@ -139,7 +159,14 @@ def load_categories(run: RunFolder) -> tuple[NeuronCategories, tuple[int, ...]]:
     manifest = run.read_manifest()
     if "categorize" not in manifest:
         raise ArtifactError(f"{run.root} has no categories yet: clas-lens categorize {run.root}")
-    return NeuronCategories.load(run.categories), tuple(manifest["categorize"]["bridge_layers"])
+    cats = NeuronCategories.load(run.categories)
+    stats = NeuronStatistics.load(run.statistics, cats.languages)
+    if stats.source() != cats.source or _identity(cats) != manifest["categorize"]["categories"]:
+        raise ArtifactError(
+            f"{run.root} was collected again since it was categorised, or categorising was interrupted. "
+            f"Run clas-lens categorize {run.root}"
+        )
+    return cats, tuple(manifest["categorize"]["bridge_layers"])
 
 
 def build_clas(config: SteerConfig, cats: NeuronCategories, layers: Sequence[int]) -> Clas:

@@ -82,7 +82,9 @@ def tokenize(
         ValueError: a text without a single token.
     """
     prefix = bos_prefix(tokenizer)
-    rows = [prefix + ids for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    # A text that brings its own BOS (a chat template as text) does not get a second one.
+    rows = [ids if prefix and ids[:1] == prefix else prefix + ids for ids in plain]
     for position, row in enumerate(rows):
         if len(row) == len(prefix):
             raise ValueError(f"text {position} ({texts[position]!r}) has no tokens")

@@ -104,6 +104,14 @@ def tiny_tokenizer(bos: bool) -> PreTrainedTokenizerFast:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu():
+    """Tests mean the CPU and float32 where they name no device, also on a machine with a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clas_lens.models.default_device", lambda: "cpu")
+        yield
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One Hugging Face folder per family."""

@@ -35,7 +35,8 @@ def test_tensors_with_a_header(tmp_path):
     save_tensors(path, "thing", {"a": torch.arange(6).reshape(2, 3).T}, {"word": "größe"})
     tensors, header = load_tensors(path, "thing")
     assert torch.equal(tensors["a"], torch.arange(6).reshape(2, 3).T)
-    assert header == {"kind": "thing", "word": "größe"}
+    assert (header["kind"], header["word"]) == ("thing", "größe")
+    assert header["provenance"]["versions"]["torch"] == torch.__version__
     with pytest.raises(ArtifactError, match="holds thing, not other"):
         load_tensors(path, "other")
 

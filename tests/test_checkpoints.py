@@ -58,7 +58,21 @@ def test_hub_refusals(monkeypatch, kind, message):
         raise hub_error(kind)
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_local_snapshot)
     with pytest.raises(cl.ModelLoadError, match=message):
+        find_checkpoint("llama-3.1-8b")
+
+
+def test_a_whole_cached_model_asks_nobody_and_a_partial_one_says_so(monkeypatch, folders, tmp_path):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **options: str(folders["llama"]))
+    monkeypatch.setattr("clas_lens.checkpoints.reach_hub", lambda *args: pytest.fail("asked the Hub"))
+    assert find_checkpoint("llama-3.1-8b").folder == folders["llama"]
+    partial = tmp_path / "snapshot"
+    partial.mkdir()
+    (partial / "config.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **options: str(partial))
+    monkeypatch.setattr("clas_lens.checkpoints.reach_hub", lambda *args: False)
+    with pytest.raises(cl.ModelLoadError, match="only partly in the local Hub cache"):
         find_checkpoint("llama-3.1-8b")
 
 

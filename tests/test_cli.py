@@ -106,6 +106,8 @@ def test_the_steps_one_by_one(small, tmp_path, capsys):
         (["demo", "--languages", "en", "ja"], "no language 'ja'; available: ar"),
         (["categorize", "nowhere"], "is not a run folder"),
         (["collect", "--corpus", "files"], "needs data"),
+        (["demo", "--languages", "en", "de", "--answer-languages", "ja"], "no bundled questions in 'ja'"),
+        (["collect", "--device", "cuda"], "no CUDA device here"),
     ],
 )
 def test_errors_are_one_line_that_says_what_to_do(command, message, capsys, tmp_path, monkeypatch, folders):
@@ -118,8 +120,42 @@ def test_errors_are_one_line_that_says_what_to_do(command, message, capsys, tmp_
     assert not any("Traceback" in line for line in error)
 
 
+def test_categories_of_an_earlier_collection_are_not_used(small, tmp_path, capsys):
+    run = str(tmp_path)
+    assert main(["collect", *small, "--out", run]) == 0
+    assert main(["categorize", run]) == 0
+    assert main(["collect", *small, "--out", run, "--pooling", "token"]) == 0
+    assert main(["generate", run, "--prompt", "Tee", "--language", "de"]) == 1
+    assert "was collected again since it was categorised" in capsys.readouterr().err
+
+
+def test_demo_on_languages_that_are_not_bundled(folders, tmp_path, capsys):
+    for language, text in (("en", "Tea grows.\nRice grows.\n"), ("nl", "Thee groeit.\nRijst groeit.\n")):
+        (tmp_path / f"{language}.txt").write_text(text, encoding="utf-8")
+    command = [
+        "demo",
+        "--model",
+        str(folders["llama"]),
+        "--corpus",
+        "files",
+        "--data",
+        str(tmp_path),
+        "--questions",
+        "1",
+    ]
+    assert main([*command, "--out", str(tmp_path / "run"), "--max-new-tokens", "2"]) == 0
+    assert pd.read_parquet(tmp_path / "run" / "tables" / "effects.parquet")["n_texts"].tolist() == [2, 2]
+    assert main([*command, "--out", str(tmp_path / "again"), "--anchor", "fr"]) == 1
+    assert "the anchor 'fr' is not among the corpus's languages: en, nl" in capsys.readouterr().err
+
+
 def test_bad_options_exit_with_usage(capsys):
-    for command in (["demo", "--pooling", "median"], ["collect", "--limit", "0"], []):
+    for command in (
+        ["demo", "--pooling", "median"],
+        ["collect", "--limit", "0"],
+        ["demo", "--positions", "generated"],
+        [],
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(command)
         assert stopped.value.code == 2

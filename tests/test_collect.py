@@ -143,6 +143,8 @@ def test_finished_languages_are_skipped_unless_something_changed(folders, small_
         model.blocks[0].mlp.W_in[1, 1] += 0.5
     assert n_passes(both.take(range(4)))[0] == 2
     assert n_passes(both.take(range(4)))[0] == 0
+    model.cfg.eps *= 10
+    assert n_passes(both.take(range(4)))[0] == 2
 
 
 def test_interrupted_runs_lose_one_language_at_most(llama, small_corpus, tmp_path, monkeypatch):

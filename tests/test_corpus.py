@@ -123,6 +123,11 @@ def test_jsonl(tmp_path):
     files["de"] = write("de", [{"id": 7, "satz": "Tee"}])
     with pytest.raises(cl.CorpusError, match=r"'de'.*line 1 has no field 'text'; it has: id, satz"):
         Corpus.from_jsonl(files)
+    files["de"] = write("de", [{"id": 7, "text": None}])
+    with pytest.raises(cl.CorpusError, match="'text' is not a text but None"):
+        Corpus.from_jsonl(files)
+    with pytest.raises(cl.CorpusError, match="no languages given"):
+        Corpus.from_jsonl({})
     files["de"].write_text("{", encoding="utf-8")
     with pytest.raises(cl.CorpusError, match="line 1 is not JSON"):
         Corpus.from_jsonl(files)

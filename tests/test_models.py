@@ -158,6 +158,51 @@ def test_a_hugging_face_object_keeps_its_dtype_and_gradients():
     assert all(parameter.requires_grad for parameter in hf_model.parameters())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_upcasting_is_exact(family):
+    """A bfloat16 model asked for in float32 equals Hugging Face's own upcast, rotary tables included."""
+    hf_model = tiny_hf_model(family).bfloat16()
+    tokens = torch.arange(3, 60)[None]
+    ours = cl.load_model(hf_model, dtype=torch.float32)
+    lens = cl.load_model(cl.load_model(hf_model), dtype=torch.float32)
+    assert hf_model.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = tiny_hf_model(family).bfloat16().float()
+        # Rebuilt from its config: .float() cannot widen the frequencies that .bfloat16() rounded.
+        reference = type(expected)(expected.config).eval()
+        reference.load_state_dict(expected.state_dict())
+        torch.testing.assert_close(ours(tokens), reference(tokens).logits, atol=3e-5, rtol=1e-4)
+        if family != "gemma3":  # its embedding is scaled in the dtype that it was loaded in
+            torch.testing.assert_close(lens(tokens), reference(tokens).logits, atol=3e-5, rtol=1e-4)
+
+
+def test_mixtures_of_experts_are_refused_on_both_backends(tmp_path):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=600,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        max_position_embeddings=64,
+    )
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "moe")
+    tiny_tokenizer(bos=True).save_pretrained(tmp_path / "moe")
+    for backend in BACKENDS:
+        with pytest.raises(cl.ModelLoadError, match=r"no MLP hook point|no HookedTransformer conversion"):
+            cl.load_model(tmp_path / "moe", backend=backend)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(cl.ModelLoadError, match=r"got a Sequential\. Unwrap it first \(peft"):
+        cl.load_model(torch.nn.Sequential())
+    with pytest.raises(cl.ModelLoadError, match="comes with its tokenizer"):
+        cl.load_model("gemma-3-270m", tokenizer=tiny_tokenizer(bos=True))
+
+
 def test_bridge_of_an_object_without_tokenizer_says_so():
     with pytest.raises(cl.ModelLoadError, match=r"load_model\(hf_model, tokenizer="):
         cl.load_model(tiny_hf_model("llama"), backend="bridge")

@@ -208,9 +208,13 @@ def test_generated_positions(model, small_cats, tokens):
         logits(model, prompt)
 
 
-def test_bfloat16_models(folders, small_cats, tokens):
-    model = cl.load_model(folders["llama"], dtype=torch.bfloat16)
-    clas = cl.Clas(small_cats, layers=LAYERS, alpha=-2.0)
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
+def test_bfloat16_models(folders, small_corpus, tokens, family, backend):
+    model = cl.load_model(folders[family], dtype=torch.bfloat16, backend=backend)
+    stats = cl.collect_statistics(model, small_corpus, progress=False)
+    clas = cl.Clas(cl.categorize(stats), layers=LAYERS, alpha=-2.0)
+    assert len(cl.generate(model, [[5, 6, 7], [8, 9]], max_new_tokens=3)) == 2
     plain = logits(model, tokens)
     with cl.steer(model, clas, language=["de", "en"]):
         steered = logits(model, tokens)
@@ -222,8 +226,31 @@ def test_bfloat16_models(folders, small_cats, tokens):
 def test_rescaling_works_in_float32_or_better():
     scale = torch.full((1, 4), 1.4, dtype=torch.float64)
     h = torch.tensor([[[1.0, 3.0, -7.0, 11.0]]])
-    assert torch.equal(Rescale(scale)(h.bfloat16(), [0]), (h * 1.4).bfloat16())
-    assert torch.equal(Rescale(scale)(h.double(), [0]), h.double() * 1.4)
+    assert torch.equal(Rescale(scale, [0])(h.bfloat16(), [0]), (h * 1.4).bfloat16())
+    assert torch.equal(Rescale(scale, [0])(h.double(), [0]), h.double() * 1.4)
+
+
+def test_a_scale_used_without_gradients_serves_a_pass_with_them(llama, clas, tokens):
+    model = cl.load_model(llama)
+    model.blocks[0].mlp.W_out.requires_grad_(True)
+    try:
+        with cl.steer(model, clas, language="de"):
+            cl.generate(model, [[1, 5, 9]], max_new_tokens=2)
+            model(tokens).sum().backward()
+        assert model.blocks[0].mlp.W_out.grad.abs().sum() > 0
+    finally:
+        model.blocks[0].mlp.W_out.grad = None
+        model.requires_grad_(False)
+
+
+def test_last_position_refuses_right_padding(llama, small_cats):
+    clas = cl.Clas(small_cats, layers=(1,), positions="last")
+    llama.tokenizer.padding_side = "right"
+    try:
+        with pytest.raises(cl.SteeringError, match="pads on the right"), cl.steer(llama, clas, language="de"):
+            pass
+    finally:
+        llama.tokenizer.padding_side = "left"
 
 
 def test_specific_masks(small_cats):

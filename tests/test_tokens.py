@@ -17,6 +17,7 @@ def test_the_bos_is_there_once_or_not_at_all():
     texts = tokenize(with_bos, ["Tea.", "Rice and tea."])
     assert texts.n_prefix == 1
     assert all(ids[0] == 1 and ids.count(1) == 1 for ids in texts.ids)
+    assert tokenize(with_bos, ["<bos>Tea."]).ids == tokenize(with_bos, ["Tea."]).ids
     assert texts.n_tokens == sum(map(len, tokenize(without, ["Tea.", "Rice and tea."]).ids))
 
 
