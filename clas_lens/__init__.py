@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     )
     from clas_lens.clas import Clas
     from clas_lens.collect import collect_statistics
-    from clas_lens.corpus import CorpusError, ParallelCorpus
+    from clas_lens.corpus import ParallelCorpus
     from clas_lens.effects import measure_effects
     from clas_lens.generation import generate
     from clas_lens.hooked import relayout_weights
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from clas_lens.models import load_model
     from clas_lens.statistics import NeuronAccumulator, NeuronStatistics
     from clas_lens.steering import Intervention, SteeringError, steer
+    from clas_lens.text_files import CorpusError
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Clas": "clas",
-    "CorpusError": "corpus",
+    "CorpusError": "text_files",
     "Intervention": "steering",
     "ModelLoadError": "loading",
     "NeuronAccumulator": "statistics",

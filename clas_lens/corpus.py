@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from clas_lens.languages import check_language
-
-
-class CorpusError(ValueError):
-    """Parallel text that is not parallel, or not there; the message names the language and the line."""
+from clas_lens.text_files import CorpusError, agreed_ids, json_rows, numbered_lines
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ class ParallelCorpus:
             paths = {file.stem: file for file in sorted(folder.glob("*.txt"))}
             if not paths:
                 raise CorpusError(f"{folder}: no <language>.txt files there")
-        texts = {code: [text for _, text in _lines(code, Path(path))] for code, path in paths.items()}
+        texts = {code: [text for _, text in numbered_lines(code, Path(path))] for code, path in paths.items()}
         return cls.from_texts(texts, name="files")
 
     @classmethod
@@ -186,11 +183,11 @@ class ParallelCorpus:
         texts: dict[str, list[str]] = {}
         ids: dict[str, list[str]] = {}
         for code, path in paths.items():
-            rows = list(_json_rows(code, Path(path), [text_field, *([id_field] if id_field else [])]))
+            rows = list(json_rows(code, Path(path), [text_field, *([id_field] if id_field else [])]))
             texts[code] = [row[text_field] for row in rows]
             if id_field:
                 ids[code] = [str(row[id_field]) for row in rows]
-        return cls.from_texts(texts, ids=_agreed_ids(ids, "jsonl") if id_field else None, name="jsonl")
+        return cls.from_texts(texts, ids=agreed_ids(ids, "jsonl") if id_field else None, name="jsonl")
 
     @classmethod
     def bundled(
@@ -253,51 +250,3 @@ def bundled_items(language: str) -> tuple[BundledItem, ...]:
 
 def _bundled_folder():  # noqa: ANN202 (importlib.resources' Traversable moved between Python versions)
     return files("clas_lens") / "data" / "parallel"
-
-
-def _lines(language: str, path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, cut at newlines only: `str.splitlines` also cuts at U+2028 and other characters that texts hold."""
-    if not path.is_file():
-        raise CorpusError(f"language {language!r}: no such file: {path}")
-    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            yield number, line.removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise CorpusError(
-                f"language {language!r}: {path}, line {number} is not UTF-8 ({error.reason} at byte {error.start}). "
-                "Convert the file, e.g. with iconv -t utf-8."
-            ) from error
-
-
-def _json_rows(language: str, path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
-    for number, line in _lines(language, path):
-        where = f"language {language!r}: {path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorpusError(f"{where} is not JSON ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where} is not a JSON object but a {type(row).__name__}")
-        missing = [field for field in needed if field not in row]
-        if missing:
-            raise CorpusError(f"{where} has no field {missing[0]!r}; it has: {', '.join(row)}")
-        if not isinstance(row[needed[0]], str):
-            raise CorpusError(f"{where}: {needed[0]!r} is not a text but {row[needed[0]]!r}")
-        yield row
-
-
-def _agreed_ids(ids: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:
-    """The ids, if every language has the same ones in the same order."""
-    if not ids:
-        raise CorpusError(f"{name}: no languages given")
-    first_language, first = next(iter(ids.items()))
-    for language, other in ids.items():
-        for line, (a, b) in enumerate(zip(first, other, strict=False), start=1):
-            if a != b:
-                raise CorpusError(
-                    f"{name}: line {line} is example {a!r} in {first_language!r} but {b!r} in {language!r}"
-                )
-        if len(first) != len(other):
-            raise CorpusError(f"{name}: {len(first)} examples in {first_language!r} but {len(other)} in {language!r}")
-    return first

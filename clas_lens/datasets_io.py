@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clas_lens.checkpoints import reach_hub
-from clas_lens.corpus import CorpusError, ParallelCorpus, _agreed_ids
+from clas_lens.corpus import ParallelCorpus
 from clas_lens.loading import ModelLoadError
+from clas_lens.text_files import CorpusError, agreed_ids
 
 
 def load_parallel(
@@ -63,7 +64,7 @@ def load_parallel(
         ids[language] = list(rows["id"]) if "id" in rows.column_names else [f"{split}-{i}" for i in range(len(rows))]
         if group is not None and groups is None:
             groups = list(rows[group])
-    return ParallelCorpus.from_texts(texts, ids=_agreed_ids(ids, name), groups=groups, name=name)
+    return ParallelCorpus.from_texts(texts, ids=agreed_ids(ids, name), groups=groups, name=name)
 
 
 def _check_source(name: str, source: str) -> None:

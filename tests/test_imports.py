@@ -13,6 +13,7 @@ HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datas
 # Data flows one way; a module may import from those before it.
 EARLY = ("presets", "languages", "loading", "gguf_files", "checkpoints", "sites", "hooked", "models")
 MIDDLE = (
+    "text_files",
     "corpus",
     "datasets_io",
     "tokens",
