@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
@@ -248,5 +249,5 @@ def bundled_items(language: str) -> tuple[BundledItem, ...]:
     return tuple(BundledItem(**json.loads(line)) for line in text.rstrip("\n").split("\n"))
 
 
-def _bundled_folder():  # noqa: ANN202 (importlib.resources' Traversable moved between Python versions)
+def _bundled_folder() -> Traversable:
     return files("clas_lens") / "data" / "parallel"
