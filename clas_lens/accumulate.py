@@ -7,8 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clas_lens.histogram import N_BINS, count_bins
+
 Pooling = Literal["sample", "token", "last"]
-TENSORS = ("sum", "square_sum", "fired", "gated", "max", "max_example", "max_position")
+SUMS = ("sum", "square_sum", "gate_sum", "gate_act_sum", "fired", "gated")
+TENSORS = (*SUMS, "max", "max_example", "max_position")
+HISTOGRAMS = ("histogram", "gate_histogram", "gate_act_histogram")
 
 
 class NonFiniteActivationError(ValueError):
@@ -22,6 +26,7 @@ class NeuronAccumulator:
         n_layers, n_neurons: the model's shape.
         pooling: how tokens become a mean. "sample": mean over a sample's tokens, then over samples (the default of the
             method). "token": every token counts the same. "last": only each sample's last token counts, in every statistic.
+        histograms: also count the values of h, gate and act(gate) in `histogram`'s bins: 768 bytes a neuron.
         device: where the sums are kept. They are float64 (float32 on devices without it) and int64.
     """
 
@@ -31,6 +36,7 @@ class NeuronAccumulator:
         n_neurons: int,
         *,
         pooling: Pooling = "sample",
+        histograms: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (n_layers, n_neurons)
@@ -38,11 +44,16 @@ class NeuronAccumulator:
         self.pooling: Pooling = pooling
         self.sum = torch.zeros(shape, dtype=accumulate, device=device)
         self.square_sum = torch.zeros(shape, dtype=accumulate, device=device)
+        self.gate_sum = torch.zeros(shape, dtype=accumulate, device=device)
+        self.gate_act_sum = torch.zeros(shape, dtype=accumulate, device=device)
         self.fired = torch.zeros(shape, dtype=torch.int64, device=device)
         self.gated = torch.zeros(shape, dtype=torch.int64, device=device)
         self.max = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
         self.max_example = torch.full(shape, -1, dtype=torch.int64, device=device)
         self.max_position = torch.full(shape, -1, dtype=torch.int64, device=device)
+        self.histograms = {
+            name: torch.zeros((*shape, N_BINS), dtype=torch.int32, device=device) for name in HISTOGRAMS if histograms
+        }
         self.n_samples = 0
         self.n_tokens = 0
 
@@ -66,12 +77,24 @@ class NeuronAccumulator:
         self.sum[layer] += weights @ values
         self.square_sum[layer] += weights @ values.square()
         self.fired[layer] += _count_positive(values)
+        self._count_bins("histogram", layer, values)
         top, row = values.max(0)
         self._keep_maximum(layer, top, examples[row], positions[row])
 
-    def update_gate(self, layer: int, gate: Float[Tensor, "token neuron"]) -> None:
-        """Add one layer's gate (before its nonlinearity) of the same tokens."""
-        self.gated[layer] += _count_positive(gate)
+    def update_gate(
+        self,
+        layer: int,
+        gate: Float[Tensor, "token neuron"],
+        activated: Float[Tensor, "token neuron"],
+        weights: Float[Tensor, "token"],
+    ) -> None:
+        """Add one layer's gate of the same tokens: before its nonlinearity (`gate`) and after it (`activated`)."""
+        values, activated = gate.float(), activated.float()
+        self.gate_sum[layer] += weights @ values
+        self.gate_act_sum[layer] += weights @ activated
+        self.gated[layer] += _count_positive(values)
+        self._count_bins("gate_histogram", layer, values)
+        self._count_bins("gate_act_histogram", layer, activated)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""
@@ -96,11 +119,19 @@ class NeuronAccumulator:
                 f"cannot merge: pooling {self.pooling!r} against {other.pooling!r}, "
                 f"shape {tuple(self.sum.shape)} against {tuple(other.sum.shape)}"
             )
-        for name in ("sum", "square_sum", "fired", "gated"):
+        if self.histograms.keys() != other.histograms.keys():
+            raise ValueError("cannot merge: one of the two has histograms and the other has none")
+        for name in SUMS:
             getattr(self, name).add_(getattr(other, name).to(self.sum.device))
+        for name, counts in self.histograms.items():
+            counts.add_(other.histograms[name].to(counts.device))
         for layer in range(self.sum.shape[0]):
             self._keep_maximum(layer, other.max[layer], other.max_example[layer], other.max_position[layer])
         self.count(samples=other.n_samples, tokens=other.n_tokens)
+
+    def _count_bins(self, name: str, layer: int, values: Float[Tensor, "token neuron"]) -> None:
+        if name in self.histograms:
+            self.histograms[name][layer] += count_bins(values)
 
     def _keep_maximum(
         self,
@@ -120,7 +151,8 @@ class NeuronAccumulator:
 
     def tensors(self) -> dict[str, Tensor]:
         """The running values by name, on the CPU."""
-        return {name: getattr(self, name).cpu() for name in TENSORS}
+        held = {name: getattr(self, name) for name in TENSORS} | self.histograms
+        return {name: values.cpu() for name, values in held.items()}
 
     @classmethod
     def from_tensors(
@@ -131,6 +163,7 @@ class NeuronAccumulator:
         accumulator = cls(n_layers, n_neurons, pooling=pooling)
         for name in TENSORS:
             setattr(accumulator, name, tensors[name].clone())
+        accumulator.histograms = {name: tensors[name].clone() for name in HISTOGRAMS if name in tensors}
         accumulator.count(samples=samples, tokens=tokens)
         return accumulator
 

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -133,6 +133,11 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def example_keys(corpus: str, ids: Iterable[str]) -> list[str]:
+    """The names under which examples are known across corpora and tasks: `<corpus>/<id>`."""
+    return [f"{corpus}/{example}" for example in ids]
+
+
 def tensor_fingerprint(tensor: Tensor) -> str:
     """A hash of a small tensor's values."""
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
@@ -182,18 +187,23 @@ def _strided_values(tensor: Tensor, count: int) -> bytes:
 
 def provenance() -> dict[str, Any]:
     """When, with which versions and from which commit an artefact was made."""
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": dict(_versions()),
+        "git_commit": _git_commit(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {}
     for package in RECORDED_PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    return {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": versions,
-        "git_commit": _git_commit(),
-    }
+    return versions
 
 
 @cache

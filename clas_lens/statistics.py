@@ -4,28 +4,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.accumulate import TENSORS, NeuronAccumulator, Pooling
-from clas_lens.artifacts import ArtifactError, load_tensors, save_tensors
+from clas_lens.artifacts import ArtifactError, example_keys, load_tensors, save_tensors
 
+Quantity = Literal["h", "gate", "gate_act"]
 KIND = "neuron statistics"
+HISTOGRAM_OF: dict[Quantity, str] = {"h": "histogram", "gate": "gate_histogram", "gate_act": "gate_act_histogram"}
 
 
 @dataclass(frozen=True, eq=False)
 class NeuronStatistics:
     """What every MLP neuron does in every language.
 
-    `mean` and `second_moment` are pooled as `pooling` says; `firing_rate` and `gate_rate` are always fractions of tokens.
+    The means and `second_moment` are pooled as `pooling` says; `firing_rate`, `gate_rate` and histograms always count tokens.
     `max_example` is a row of the corpus (`example_ids` names it) and `max_position` counts the text's content tokens.
 
     Attributes:
         languages: in the order of every `lang` axis.
-        sums: raw running values by name, each [lang layer neuron]; exact to merge.
+        sums: raw running values by name, each [lang layer neuron], histograms with an axis of bins more; exact to merge.
         n_samples, n_tokens: per language.
         example_ids: the corpus's ids.
         model: `name`, `n_layers`, `n_neurons`, `d_vocab`, `neurons` (fingerprint), `weights` (fingerprint), `dtype`.
@@ -54,14 +56,38 @@ class NeuronStatistics:
         return (self.sums["square_sum"] / self._weight).float()
 
     @cached_property
+    def gate_mean(self) -> Float[Tensor, "lang layer neuron"]:
+        """Mean of the gate before its nonlinearity (of an MLP without a gate: of the pre-activation)."""
+        return (self.sums["gate_sum"] / self._weight).float()
+
+    @cached_property
+    def gate_act_mean(self) -> Float[Tensor, "lang layer neuron"]:
+        """Mean of the gate after its nonlinearity."""
+        return (self.sums["gate_act_sum"] / self._weight).float()
+
+    @cached_property
     def firing_rate(self) -> Float[Tensor, "lang layer neuron"]:
         """P(h > 0), in [0, 1]."""
-        return (self.sums["fired"] / self._counted_tokens).float()
+        return (self.sums["fired"].double() / self.n_counted[:, None, None]).float()
 
     @cached_property
     def gate_rate(self) -> Float[Tensor, "lang layer neuron"]:
         """P(gate > 0), in [0, 1]: the p of LAPE. For an MLP without a gate: P(pre-activation > 0)."""
-        return (self.sums["gated"] / self._counted_tokens).float()
+        return (self.sums["gated"].double() / self.n_counted[:, None, None]).float()
+
+    def histogram(self, of: Quantity) -> Int[Tensor, "lang layer neuron bin"]:
+        """Tokens in each bin of `clas_lens.histogram`: of h, of the gate before ("gate") or after its nonlinearity.
+
+        Raises:
+            ValueError: collected without histograms, or an unknown quantity.
+        """
+        if of not in HISTOGRAM_OF:
+            raise ValueError(f"unknown quantity {of!r}; available: {', '.join(HISTOGRAM_OF)}")
+        if HISTOGRAM_OF[of] not in self.sums:
+            raise ValueError(
+                "these statistics have no histograms, which percentiles need: collect_statistics(..., histograms=True)"
+            )
+        return self.sums[HISTOGRAM_OF[of]]
 
     @property
     def max(self) -> Float[Tensor, "lang layer neuron"]:
@@ -92,9 +118,9 @@ class NeuronStatistics:
         return weight.double()[:, None, None]
 
     @property
-    def _counted_tokens(self) -> Tensor:
-        counted = self.n_samples if self.pooling == "last" else self.n_tokens
-        return counted.double()[:, None, None]
+    def n_counted(self) -> Int[Tensor, "lang"]:
+        """How many tokens the rates are fractions of: all, or one a sample with pooling "last"."""
+        return self.n_samples if self.pooling == "last" else self.n_tokens
 
     def __repr__(self) -> str:
         return (
@@ -116,7 +142,7 @@ class NeuronStatistics:
         """Freeze one accumulator a language. The accumulators are left as they are.
 
         Raises:
-            ValueError: different poolings, or a language without samples.
+            ValueError: different poolings, a language without samples, histograms for some languages only.
         """
         parts = list(accumulators.values())
         poolings = sorted({part.pooling for part in parts})
@@ -126,9 +152,11 @@ class NeuronStatistics:
         if empty:
             raise ValueError(f"no samples seen for {', '.join(empty)}")
         held = [part.tensors() for part in parts]
+        if any(tensors.keys() != held[0].keys() for tensors in held):
+            raise ValueError("some languages have histograms and some have none; collect them the same way")
         return cls(
             languages=tuple(accumulators),
-            sums={name: torch.stack([tensors[name] for tensors in held]) for name in TENSORS},
+            sums={name: torch.stack([tensors[name] for tensors in held]) for name in held[0]},
             n_samples=torch.tensor([part.n_samples for part in parts]),
             n_tokens=torch.tensor([part.n_tokens for part in parts]),
             pooling=parts[0].pooling,
@@ -189,6 +217,7 @@ class NeuronStatistics:
         return {
             "pooling": self.pooling,
             "settings": dict(self.settings),
+            "example_keys": example_keys(self.settings.get("corpus", "texts"), self.example_ids),
             "texts": {code: {**self.texts.get(code, {}), "n_samples": n} for code, n in counts},
         }
 
@@ -219,6 +248,7 @@ class NeuronStatistics:
                 "model": dict(self.model),
                 "settings": dict(self.settings),
                 "text": dict(self.texts.get(language, {})),
+                "tensors": sorted(self.sums),
             }
             tensors = {name: values[row] for name, values in self.sums.items()}
             save_tensors(Path(folder) / f"{language}.safetensors", KIND, tensors, header)
@@ -229,7 +259,8 @@ class NeuronStatistics:
         """Read what `save` or `collect_statistics(..., out=)` wrote; default all languages there, by name.
 
         Raises:
-            ArtifactError: nothing there, a damaged file, or files of different models, examples or settings.
+            ArtifactError: nothing there, a damaged file, one of an earlier version without today's sums, or files of
+                different models, examples or settings.
         """
         found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
         chosen = list(languages) if languages is not None else found
@@ -244,6 +275,11 @@ class NeuronStatistics:
                     f"no statistics for {language!r} in {folder}; available: {', '.join(found) or 'none'}"
                 )
             tensors, header = load_tensors(Path(folder) / f"{language}.safetensors", KIND)
+            lacking = [name for name in TENSORS if name not in tensors]
+            if lacking:
+                raise ArtifactError(
+                    f"{folder}: {language!r} was measured by an earlier version, without {', '.join(lacking)}; collect it again"
+                )
             accumulators[language] = NeuronAccumulator.from_tensors(
                 tensors, pooling=header["pooling"], samples=header["n_samples"], tokens=header["n_tokens"]
             )

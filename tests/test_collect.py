@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import clas_lens as cl
 from clas_lens.accumulate import NonFiniteActivationError
+from clas_lens.histogram import count_bins
 from clas_lens.sites import gate_name, post_name
 from clas_lens.tokens import tokenize
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # float32 forward passes of different widths
-FIELDS = ("mean", "second_moment", "firing_rate", "gate_rate", "max")
+FIELDS = ("mean", "second_moment", "gate_mean", "gate_act_mean", "firing_rate", "gate_rate", "max")
 
 
 def collect(model, corpus, **options):
@@ -51,6 +54,62 @@ def test_equals_the_definition(llama, small_corpus, pooling):
         torch.testing.assert_close(stats.firing_rate[row], firing.float(), atol=0.01, rtol=0)
         torch.testing.assert_close(stats.gate_rate[row], gate.float(), atol=0.01, rtol=0)
         torch.testing.assert_close(stats.max[row], maximum, **TOLERANCE)
+
+
+@pytest.mark.parametrize("pooling", ["sample", "token"])
+def test_gate_statistics_equal_those_of_the_hugging_face_modules(each_model, hf_models, small_corpus, pooling):
+    """The gate's means before and after its nonlinearity and its histogram, from hooks on gate_proj and act_fn."""
+    corpus = small_corpus.select(["en", "ar"]).take(range(5))
+    stats = collect(each_model, corpus, pooling=pooling, histograms=True)
+    tokenized = tokenize(each_model.tokenizer, corpus["ar"])
+    hf_model = hf_models[each_model.cfg.model_name.removeprefix("tiny-")]
+    mlp = hf_model.model.layers[3].mlp
+    for module, mean, of in ((mlp.gate_proj, stats.gate_mean, "gate"), (mlp.act_fn, stats.gate_act_mean, "gate_act")):
+        seen = []
+        handle = module.register_forward_hook(lambda module, args, out, seen=seen: seen.append(out[0]))
+        with torch.no_grad():
+            for ids in tokenized.ids:
+                hf_model(torch.tensor([ids]))
+        handle.remove()
+        content = [values[tokenized.n_prefix :] for values in seen]
+        together = torch.cat(content)
+        pooled = together.mean(0) if pooling == "token" else torch.stack([v.mean(0) for v in content]).mean(0)
+        torch.testing.assert_close(mean[1, 3], pooled, **TOLERANCE)
+        counts, expected = stats.histogram(of)[1, 3], count_bins(together)
+        assert counts.sum() == expected.sum()
+        assert (counts - expected).abs().sum() <= 0.001 * expected.sum()  # values that float error puts past an edge
+
+
+def plain_mlp_model(backend, folder, tokenizer):
+    """A random model whose MLPs have no gate."""
+    shape = {"n_layers": 3, "d_model": 32, "n_ctx": 512, "d_head": 8, "d_mlp": 48, "d_vocab": 600}
+    if backend == "hooked":
+        cfg = HookedTransformerConfig(**shape, act_fn="gelu_new", model_name="plain", seed=0, device="cpu")
+        return HookedTransformer(cfg, tokenizer, default_padding_side="left")
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=600, n_embd=32, n_layer=3, n_head=4, n_inner=48, n_positions=512)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return cl.load_model(folder, backend="bridge", device="cpu")
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+def test_an_mlp_without_a_gate(folders, tmp_path, small_corpus, backend):
+    """Its pre-activation counts as the gate, so act(gate) is h."""
+    model = plain_mlp_model(backend, tmp_path / "gpt2", AutoTokenizer.from_pretrained(folders["llama"]))
+    stats = collect(model, small_corpus.select(["en", "de"]).take(range(4)), histograms=True)
+    torch.testing.assert_close(stats.gate_act_mean, stats.mean)
+    assert not torch.allclose(stats.gate_mean, stats.mean)
+    assert (stats.histogram("gate_act") - stats.histogram("h")).abs().sum() <= 0.001 * stats.histogram("h").sum()
+
+
+@pytest.mark.parametrize("pooling", ["sample", "last"])
+def test_histograms_count_what_the_rates_count(llama, small_corpus, pooling):
+    stats = collect(llama, small_corpus, pooling=pooling, histograms=True)
+    for of, rate in (("h", stats.firing_rate), ("gate", stats.gate_rate)):
+        counts = stats.histogram(of)
+        assert torch.equal(counts.sum(-1), stats.n_counted[:, None, None].expand(counts.shape[:-1]))
+        assert torch.equal((counts[..., 32:].sum(-1).double() / stats.n_counted[:, None, None]).float(), rate)
 
 
 def test_batches_padding_and_backends_change_nothing(each_model, small_corpus):
@@ -137,6 +196,9 @@ def test_finished_languages_are_skipped_unless_something_changed(folders, small_
     assert stats.languages == ("en", "de")
     assert n_passes(both)[0] == 0
     assert_same(stats, collect(model, both, batch_size=100))
+    assert n_passes(both, histograms=True)[0] == 2
+    assert n_passes(both, histograms=True)[0] == 0
+    assert n_passes(both)[0] == 2
     assert n_passes(both, pooling="token")[0] == 2
     assert n_passes(both.take(range(4)))[0] == 2
     with torch.no_grad():
