@@ -1,11 +1,10 @@
 """CLAS itself: which neurons are rescaled by how much, for which language."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,14 +13,14 @@ from torch import Tensor
 from clas_lens.artifacts import (
     content_key,
     load_tensors,
-    neuron_fingerprint,
     save_tensors,
     tensor_fingerprint,
 )
 from clas_lens.categories import NeuronCategories, NeuronCategory
+from clas_lens.edits import rescale_edits
 from clas_lens.languages import check_language
-from clas_lens.sites import LensModel, post_name
-from clas_lens.steering import Edit, Positions, SteeringError
+from clas_lens.sites import LensModel
+from clas_lens.steering import Edit, Positions, SteeringError, check_choice, check_layers, check_neurons, check_numbers
 
 Specific = Literal["union", "current", "others"]
 KIND = "clas"
@@ -73,22 +72,10 @@ class Clas:
 
     def __post_init__(self) -> None:
         check_language(self.anchor)
-        object.__setattr__(self, "layers", tuple(sorted(int(layer) for layer in self.layers)))
-        n_layers = self.categories.n_layers
-        outside = [layer for layer in self.layers if not 0 <= layer < n_layers]
-        if outside or not self.layers or len(set(self.layers)) != len(self.layers):
-            raise SteeringError(
-                f"layers must be different ones among 0..{n_layers - 1}, at least one; got {list(self.layers)}"
-            )
-        for name in ("alpha", "beta", "gamma"):
-            if not math.isfinite(getattr(self, name)):
-                raise SteeringError(f"{name} must be finite, got {getattr(self, name)}")
-        for name, value, allowed in (
-            ("specific", self.specific, ("union", "current", "others")),
-            ("positions", self.positions, ("all", "last", "generated")),
-        ):
-            if value not in allowed:
-                raise SteeringError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        object.__setattr__(self, "layers", check_layers(self.layers, self.categories.n_layers))
+        check_numbers(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+        check_choice("specific", self.specific, get_args(Specific))
+        check_choice("positions", self.positions, get_args(Positions))
         chosen = list(self.layers)
         if not (self._partial[chosen].any() or self._specific[chosen].any()):
             raise SteeringError(
@@ -129,29 +116,20 @@ class Clas:
                     return self._specific
                 return self._specific & ~self.categories.specific_to(language)
 
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """What the categories were measured on."""
+        return self.categories.source
+
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless the categories were measured on this model's neurons."""
-        shape, expected = (model.cfg.n_layers, model.cfg.d_mlp), (self.categories.n_layers, self.categories.n_neurons)
-        if shape != expected:
-            raise SteeringError(
-                f"these categories are of {self.categories.model.get('name')!r} with {expected[0]} layers x {expected[1]} "
-                f"neurons; {model.cfg.model_name!r} has {shape[0]} x {shape[1]}. Collect and categorise this model."
-            )
-        measured = self.categories.model.get("neurons")
-        if measured is not None and measured != neuron_fingerprint(model):
-            raise SteeringError(
-                f"these categories were measured on {self.categories.model.get('name')!r} with other weights than "
-                f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Collect and categorise this model."
-            )
+        check_neurons(
+            model, self.categories.model, n_layers=self.categories.n_layers, n_neurons=self.categories.n_neurons
+        )
 
     def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
         """A rescaling a steered layer."""
-        distinct = list(dict.fromkeys(languages))
-        scales = [self.scale(language) for language in distinct]
-        places = [distinct.index(language) for language in languages]
-        return {
-            post_name(layer): Rescale(torch.stack([scale[layer] for scale in scales]), places) for layer in self.layers
-        }
+        return rescale_edits(self.scale, self.layers, languages)
 
     # --- files ---
 
@@ -163,10 +141,19 @@ class Clas:
         """A hash of everything that this intervention does."""
         return content_key(self.settings(), self.categories.header(), tensor_fingerprint(self.categories.active))
 
+    def header(self) -> dict[str, Any]:
+        """What a file needs beside `categories.active`."""
+        return {**self.settings(), "categories": self.categories.header()}
+
+    @classmethod
+    def from_parts(cls, active: Bool[Tensor, "lang layer neuron"], header: Mapping[str, Any]) -> "Clas":
+        """From a tensor and what `header()` gave."""
+        categories = NeuronCategories.from_parts(active, header["categories"])
+        return cls(categories, tuple(header["layers"]), **{name: header[name] for name in SETTINGS})
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write one self-contained file into `folder`."""
-        header = {**self.settings(), "categories": self.categories.header()}
-        save_tensors(Path(folder) / FILE_NAME, KIND, {"active": self.categories.active}, header)
+        save_tensors(Path(folder) / FILE_NAME, KIND, {"active": self.categories.active}, self.header())
         return Path(folder)
 
     @classmethod
@@ -177,34 +164,4 @@ class Clas:
             ArtifactError: missing, damaged or another kind of file.
         """
         tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
-        categories = NeuronCategories.from_parts(tensors["active"], header["categories"])
-        settings = {name: header[name] for name in SETTINGS}
-        return cls(categories, layers=tuple(header["layers"]), **settings)
-
-
-class Rescale:
-    """Multiply each row's activations by its scale, in float32 or better, and hand back the activation's own dtype.
-
-    Args:
-        table: one scale a language.
-        places: which line of the table each place in the list of languages uses.
-    """
-
-    def __init__(self, table: Float[Tensor, "lang neuron"], places: Sequence[int]) -> None:
-        self._table = table
-        self._places = tuple(places)
-        self._identity = bool((table == 1).all())
-        self._held: tuple[Any, Tensor] | None = None  # the last scale used; batches in a row tend to want the same
-
-    def __call__(self, activation: Float[Tensor, "batch pos neuron"], rows: Sequence[int]) -> Tensor:
-        if self._identity:
-            return activation
-        work = torch.promote_types(activation.dtype, torch.float32)
-        lines = [self._places[row] for row in rows]
-        if len(set(lines)) == 1:
-            lines = lines[:1]
-        key = (activation.device, work, lines)
-        if self._held is None or self._held[0] != key:
-            with torch.inference_mode(False):  # so that it also serves a later pass with gradients
-                self._held = key, self._table[lines][:, None, :].to(activation.device, work)
-        return (activation * self._held[1]).to(activation.dtype)
+        return cls.from_parts(tensors["active"], header)

@@ -15,8 +15,10 @@ from clas_lens.artifacts import content_key, resumed_table, save_table
 from clas_lens.clas import Clas
 from clas_lens.collect import describe_model
 from clas_lens.corpus import ParallelCorpus
-from clas_lens.sites import HookFunction, LensModel, device_of, hooked, last_logits, residual_name
-from clas_lens.steering import steer
+from clas_lens.pooling import check_steers_texts, pooling_residuals
+from clas_lens.representations import Representations, is_collected, unread_representations
+from clas_lens.sites import LensModel, device_of, last_logits
+from clas_lens.steering import check_layers, steer
 from clas_lens.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
 
 KIND = "steering effects"
@@ -31,6 +33,8 @@ def measure_effects(
     batch_size: int = 16,
     max_tokens: int = 512,
     out: str | Path | None = None,
+    representations: str | Path | None = None,
+    more_layers: Sequence[int] = (),
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run every text with and without steering and compare.
@@ -41,6 +45,8 @@ def measure_effects(
     Args:
         layers: where the cosine is taken; default the steered layers.
         out: a folder for one file a language; those there, made from the same model, texts and intervention, are kept.
+        representations: a folder whose `before/` and `after/` keep the sentence representations of this same pass, at
+            `layers` and `more_layers`: `collect_representations(..., out=)` with those does not read the texts again.
 
     Returns:
         One row a language: `kl` (mean KL(unsteered || steered) of the next-token distribution after the text, in nats),
@@ -54,30 +60,36 @@ def measure_effects(
         raise ValueError(
             f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
         )
-    if clas.positions == "generated":
-        raise ValueError(
-            "effects are measured on texts, not on generated tokens: give a Clas with positions='all' or 'last'"
-        )
+    check_steers_texts(clas)
     limit = min(max_tokens, model.cfg.n_ctx)
-    chosen = tuple(clas.layers if layers is None else layers)
+    chosen = check_layers(clas.layers if layers is None else layers, model.cfg.n_layers)
+    read = check_layers(sorted({*chosen, *more_layers}), model.cfg.n_layers)
     tokenizer = require_tokenizer(model)
     texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
     inputs = (clas.fingerprint(), describe_model(model), chosen, corpus.ids, texts[clas.anchor].ids)
     keys = {code: content_key(*inputs, texts[code].ids) for code in corpus.languages}
     folder = None if out is None else Path(out)
+    kept: dict[Path, Representations] = {}
+    if representations is not None:
+        for name, one in (("before", None), ("after", clas)):
+            place = Path(representations) / name
+            kept[place] = unread_representations(model, corpus, texts, read, pool="mean", intervention=one)
     rows = {} if folder is None else {c: resumed_table(folder / f"{c}.parquet", KIND, keys[c]) for c in keys}
-    todo = [code for code in corpus.languages if rows.get(code) is None]
+    missing = {code for place, unread in kept.items() for code in keys if not is_collected(place, code, unread)}
+    todo = [code for code in corpus.languages if rows.get(code) is None or code in missing]
     batches = {
         code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model)) for code in texts
     }
     measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
+    cosine_at = [read.index(layer) for layer in chosen]
     with tqdm(total=sum(len(batches[code]) for code in measured), unit="batch", disable=not progress) as bar:
         anchor: Float[Tensor, "text layer d_model"] | None = None
         for language in measured:
             bar.set_description(f"effects {language}")
-            before, after, kl, changed = _measure(
-                model, clas, language, texts[language], batches[language], chosen, bar
-            )
+            before, after, kl, changed = _measure(model, clas, language, texts[language], batches[language], read, bar)
+            for place, unread in kept.items():
+                unread.with_values({language: before if unread.intervention is None else after}).save(place)
+            before, after = before[:, cosine_at], after[:, cosine_at]
             anchor = before if anchor is None else anchor
             row = {
                 "language": language,
@@ -132,16 +144,6 @@ def _forward(
     model: LensModel, batch: TokenBatch, layers: Sequence[int]
 ) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch layer d_model"]]:
     """Logits after the text, and each text's mean residual stream at the given layers."""
-    weights = batch.content_mask.float()
-    weights = weights / weights.sum(1, keepdim=True)
-    pooled: dict[int, Tensor] = {}
-
-    def on_residual(layer: int) -> HookFunction:
-        def hook(residual: Tensor, hook: object) -> None:
-            pooled[layer] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
-
-        return hook
-
-    with hooked(model, [(residual_name(layer), on_residual(layer)) for layer in layers]):
+    with pooling_residuals(model, batch, layers) as pooled:
         logits = last_logits(model, batch.tokens, batch.attention_mask)
     return logits, torch.stack([pooled[layer] for layer in layers], dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 
 from clas_lens.loading import ModelLoadError
 
@@ -106,13 +107,17 @@ def last_logits(
 
 
 def unembed_last(
-    model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"]
-) -> Float[Tensor, "batch d_vocab"]:
-    """Final norm, unembedding and soft cap at the last column only."""
+    model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
+) -> Float[Tensor, "batch columns"]:
+    """Final norm, unembedding and soft cap at the last column only; all of the vocabulary, or some token ids."""
     last = residual[:, -1:]
     if model.cfg.normalization_type is not None:
         last = model.ln_final(last)
-    logits = model.unembed(last)[:, -1]
+    if columns is None:
+        logits = model.unembed(last)[:, -1]
+    else:
+        chosen = list(columns)
+        logits = last[:, -1] @ model.W_U[:, chosen] + model.b_U[chosen]
     cap = model.cfg.output_logits_soft_cap
     return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
@@ -123,6 +128,45 @@ def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_mod
     return block.mlp.W_out.detach()
 
 
+def gate_activation(model: LensModel, layer: int) -> Callable[[Tensor], Tensor]:
+    """The nonlinearity that a layer's MLP puts on its gate (in an MLP without a gate: on its pre-activation).
+
+    Raises:
+        ModelLoadError: a bridged architecture that keeps it under an unknown name.
+    """
+    block: Any = model.blocks[layer]
+    if isinstance(model, HookedTransformer):
+        return block.mlp.act_fn
+    if getattr(block.mlp, "_use_processed_weights", False):  # compatibility mode computes the MLP itself
+        return resolve_activation_fn(block.mlp.config)
+    inner = block.mlp.original_component
+    for name in ("act_fn", "act", "activation_fn", "activation", "gelu_impl"):
+        if callable(getattr(inner, name, None)):
+            return getattr(inner, name)
+    raise ModelLoadError(
+        f"{model.cfg.model_name}: found no activation function in {type(inner).__name__}, which the statistics of the gate "
+        "need. Use backend='hooked'."
+    )
+
+
 def device_of(model: LensModel) -> torch.device:
     """The device that tokens must be on."""
     return next(iter(model.parameters())).device
+
+
+def direct_logits(
+    model: LensModel, directions: Float[Tensor, "direction d_model"]
+) -> Float[Tensor, "direction d_vocab"]:
+    """What adding each direction to the final residual stream adds to the logits, with the final norm's scale taken as 1.
+
+    The logit lens of a direction: the final norm's gain and W_U, without their biases. Weights with the gain folded into
+    W_U and weights without agree. In float32, a block of the vocabulary at a time.
+    """
+    norm: Any = getattr(model, "ln_final", None)
+    gain = getattr(norm, "w", None)
+    scaled = directions.float()
+    if gain is not None:
+        # Gemma's norm multiplies by 1 + weight; the conversion to a HookedTransformer adds the 1, the bridge does not.
+        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) else 0.0
+        scaled = scaled * (gain.detach().float() + offset)
+    return torch.cat([scaled @ block.float() for block in model.W_U.detach().split(16384, dim=1)], dim=1)

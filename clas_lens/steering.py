@@ -1,13 +1,16 @@
 """The context manager that puts an intervention on a model, and what an intervention is."""
 
+import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, cat
 
+from clas_lens.artifacts import neuron_fingerprint
 from clas_lens.sites import HookFunction, LensModel, check_mlp_hooks, hooked, pattern_name
 
 Positions = Literal["all", "last", "generated"]
@@ -26,10 +29,29 @@ class Edit(Protocol):
 
 @runtime_checkable
 class Intervention(Protocol):
-    """What `steer` puts on a model: at which hook points, and which edit for which languages."""
+    """What `steer` puts on a model: at which hook points, and which edit for which languages.
+
+    Those of this toolkit are frozen dataclasses with a `from_pretrained(folder)` beside `save_pretrained`, so that
+    `dataclasses.replace(intervention, alpha=...)` gives every method the same search over its strength.
+    """
 
     @property
     def positions(self) -> Positions: ...
+
+    @property
+    def anchor(self) -> str:
+        """The language whose rows stay bit-identical to the unsteered model."""
+        ...
+
+    @property
+    def alpha(self) -> float:
+        """Strength; 0 is bit-identical to no steering."""
+        ...
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """What it was measured on; examples named in `source["example_keys"]` are not reported on (`leakage.py`)."""
+        ...
 
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` if this intervention was not made for `model`."""
@@ -38,6 +60,61 @@ class Intervention(Protocol):
     def edits(self, languages: Sequence[str]) -> Mapping[str, Edit]:
         """One edit a hook point, for rows in these languages."""
         ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the tensors, JSON-able, for manifests."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of everything that this intervention does."""
+        ...
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write one self-contained file into `folder`."""
+        ...
+
+
+def check_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
+    """These layers in order, or `SteeringError` if one is out of range or twice, or there are none."""
+    chosen = tuple(sorted(int(layer) for layer in layers))
+    outside = [layer for layer in chosen if not 0 <= layer < n_layers]
+    if outside or not chosen or len(set(chosen)) != len(chosen):
+        raise SteeringError(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {list(chosen)}")
+    return chosen
+
+
+def check_numbers(**numbers: float) -> None:
+    """Raise `SteeringError` for one that is not finite."""
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise SteeringError(f"{name} must be finite, got {value}")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise `SteeringError` for a value that is not one of those allowed."""
+    if value not in allowed:
+        raise SteeringError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int, n_neurons: int) -> None:
+    """Raise `SteeringError` unless these neurons, measured on the model `described`, are those of `model`."""
+    shape, expected = (model.cfg.n_layers, model.cfg.d_mlp), (n_layers, n_neurons)
+    if shape != expected:
+        raise SteeringError(
+            f"these neurons are of {described.get('name')!r} with {expected[0]} layers x {expected[1]} neurons; "
+            f"{model.cfg.model_name!r} has {shape[0]} x {shape[1]}. Collect and categorise this model."
+        )
+    check_weights(model, described)
+
+
+def check_weights(model: LensModel, described: Mapping[str, Any]) -> None:
+    """Raise `SteeringError` unless `described` (see `describe_model`) is this model, in any float32 or bfloat16 copy."""
+    measured = described.get("neurons")
+    if measured is not None and measured != neuron_fingerprint(model):
+        raise SteeringError(
+            f"this intervention was measured on {described.get('name')!r} with other weights than "
+            f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Measure this model."
+        )
 
 
 class Steering:

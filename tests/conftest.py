@@ -105,6 +105,15 @@ def tiny_tokenizer(bos: bool) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny models gain nothing from a second thread, and wait for it where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def on_the_cpu():
     """Tests mean the CPU and float32 where they name no device, also on a machine with a GPU."""
     with pytest.MonkeyPatch.context() as patch:

@@ -61,3 +61,9 @@ def test_finished_languages_are_kept(llama, small_cats, small_corpus, tmp_path, 
 def test_a_corpus_without_the_anchor_is_refused(llama, small_cats, small_corpus):
     with pytest.raises(ValueError, match="the corpus has no 'en', the anchor"):
         cl.measure_effects(llama, cl.Clas(small_cats, layers=(1,)), small_corpus.select(["de"]), progress=False)
+
+
+def test_an_intervention_on_generated_tokens_is_refused(llama, small_cats, small_corpus):
+    clas = cl.Clas(small_cats, layers=(1,), positions="generated")
+    with pytest.raises(ValueError, match="give one with positions='all' or 'last'"):
+        cl.measure_effects(llama, clas, small_corpus, progress=False)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import clas_lens as cl
-from clas_lens.clas import Rescale, clas_scale
+from clas_lens.clas import clas_scale
+from clas_lens.edits import LanguageTable, Rescale
 from clas_lens.sites import post_name
 
 LAYERS = (1, 2)
@@ -41,6 +42,10 @@ def test_the_sign_flips_that_the_method_warns_of():
 @pytest.fixture
 def clas(small_cats):
     return cl.Clas(small_cats, layers=LAYERS, alpha=-2.0)
+
+
+def test_clas_is_an_intervention(clas):
+    assert isinstance(clas, cl.Intervention)
 
 
 @pytest.fixture
@@ -226,8 +231,9 @@ def test_bfloat16_models(folders, small_corpus, tokens, family, backend):
 def test_rescaling_works_in_float32_or_better():
     scale = torch.full((1, 4), 1.4, dtype=torch.float64)
     h = torch.tensor([[[1.0, 3.0, -7.0, 11.0]]])
-    assert torch.equal(Rescale(scale, [0])(h.bfloat16(), [0]), (h * 1.4).bfloat16())
-    assert torch.equal(Rescale(scale, [0])(h.double(), [0]), h.double() * 1.4)
+    rescale = Rescale(LanguageTable(scale, [0]))
+    assert torch.equal(rescale(h.bfloat16(), [0]), (h * 1.4).bfloat16())
+    assert torch.equal(rescale(h.double(), [0]), h.double() * 1.4)
 
 
 def test_a_scale_used_without_gradients_serves_a_pass_with_them(llama, clas, tokens):
