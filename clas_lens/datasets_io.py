@@ -1,7 +1,9 @@
 """XQuAD and XNLI through `datasets`: from the Hub, its cache, or a local folder in the same layout."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clas_lens.checkpoints import reach_hub
 from clas_lens.corpus import ParallelCorpus
@@ -9,25 +11,33 @@ from clas_lens.loading import ModelLoadError
 from clas_lens.text_files import CorpusError, agreed_ids
 
 
-def load_parallel(
-    name: str,
-    source: str,
-    languages: Iterable[str] | None,
-    *,
-    config: str,
-    split: str,
-    fields: Sequence[str],
-    group: str | None = None,
-) -> ParallelCorpus:
-    """A parallel corpus with one `datasets` configuration a language.
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a parallel data set.
+
+    Attributes:
+        values: language to column name to one value a row; all languages have the same rows.
+        ids: of the rows, unique.
+    """
+
+    values: dict[str, dict[str, list[Any]]]
+    ids: tuple[str, ...]
+
+    def first(self, name: str) -> list[Any]:
+        """A column of the first language, for what is the same in all of them."""
+        return next(iter(self.values.values()))[name]
+
+
+def load_columns(
+    name: str, source: str, languages: Iterable[str] | None, *, config: str, split: str, fields: Sequence[str]
+) -> Columns:
+    """Some columns of a data set with one `datasets` configuration a language.
 
     Args:
-        name: what the corpus is called in errors and manifests.
+        name: what the data set is called in errors.
         source: a Hub dataset id or a local folder.
         languages: default all that the source has.
         config: the configuration's name, with `{}` for the language.
-        fields: columns joined by a newline into one text.
-        group: the column whose value in the first language says which examples belong together.
     """
     import datasets
 
@@ -44,9 +54,8 @@ def load_parallel(
     chosen = list(languages) if languages is not None else sorted(available)
     if not available:
         raise CorpusError(f"{name}: {source} has no configuration named like {config.format('<language>')!r}")
-    texts: dict[str, list[str]] = {}
+    values: dict[str, dict[str, list[Any]]] = {}
     ids: dict[str, list[str]] = {}
-    groups: list[str] | None = None
     for language in chosen:
         if language not in available:
             raise CorpusError(
@@ -59,12 +68,34 @@ def load_parallel(
         lacking = [field for field in fields if field not in rows.column_names]
         if lacking:
             raise CorpusError(f"{name}: no column {lacking[0]!r} in {source}; it has: {', '.join(rows.column_names)}")
-        columns = [rows[field] for field in fields]
-        texts[language] = ["\n".join(parts) for parts in zip(*columns, strict=True)]
+        values[language] = {field: list(rows[field]) for field in fields}
         ids[language] = list(rows["id"]) if "id" in rows.column_names else [f"{split}-{i}" for i in range(len(rows))]
-        if group is not None and groups is None:
-            groups = list(rows[group])
-    return ParallelCorpus.from_texts(texts, ids=agreed_ids(ids, name), groups=groups, name=name)
+    return Columns(values, tuple(agreed_ids(ids, name)))
+
+
+def load_parallel(
+    name: str,
+    source: str,
+    languages: Iterable[str] | None,
+    *,
+    config: str,
+    split: str,
+    fields: Sequence[str],
+    group: str | None = None,
+) -> ParallelCorpus:
+    """A parallel corpus: `fields` joined by a newline are one text; see `load_columns`.
+
+    Args:
+        group: the column whose value in the first language says which examples belong together.
+    """
+    wanted = [*fields, *([group] if group is not None and group not in fields else [])]
+    columns = load_columns(name, source, languages, config=config, split=split, fields=wanted)
+    texts = {
+        language: ["\n".join(parts) for parts in zip(*(held[field] for field in fields), strict=True)]
+        for language, held in columns.values.items()
+    }
+    groups = None if group is None else columns.first(group)
+    return ParallelCorpus.from_texts(texts, ids=columns.ids, groups=groups, name=name)
 
 
 def _check_source(name: str, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from copy import copy
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -53,7 +54,7 @@ def generate(
         progress=progress,
     )
     texts = [str(tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
-    return [_first_line(text) for text in texts] if stop_at_newline else texts
+    return [first_line(text) for text in texts] if stop_at_newline else texts
 
 
 def generate_tokens(
@@ -99,33 +100,55 @@ def _generate_batch(
     max_new_tokens: int,
     stop_at_newline: bool,
 ) -> list[list[int]]:
-    tokenizer = require_tokenizer(model)
-    ends = end_token_ids(model)
     batch = pad(ids, rows, device=device_of(model))
     decoder = make_decoder(model, len(rows))
-    produced: list[list[int]] = [[] for _ in rows]
-    alive = list(range(len(rows)))
-    tokens, mask = batch.tokens, batch.attention_mask
-    for step in range(max_new_tokens):
-        with ExitStack() as stack, torch.inference_mode():
-            for steering in steerings_on(model):
-                stack.enter_context(steering.rows([rows[row] for row in alive]))
-            chosen = decoder.step(tokens, mask).argmax(-1)
-        finished = []
+    with ExitStack() as stack, torch.inference_mode():
+        for steering in steerings_on(model):
+            stack.enter_context(steering.rows(rows))
+        logits = decoder.step(batch.tokens, batch.attention_mask)
+        new, _ = greedy(model, decoder, logits, max_new_tokens=max_new_tokens, stop_at_newline=stop_at_newline)
+        return new
+
+
+def greedy(
+    model: LensModel,
+    decoder: "Decoder",
+    logits: Float[Tensor, "batch d_vocab"],
+    *,
+    max_new_tokens: int,
+    stop_at_newline: bool,
+) -> tuple[list[list[int]], list[bool]]:
+    """Go on greedily from a decoder that has seen the prompts and the logits after them; finished rows are dropped.
+
+    Where the model is steered per row, its languages are the rows of this batch.
+
+    Returns:
+        New token ids a row, and whether the row ended by itself: at an end token, or at a newline where that is asked for.
+    """
+    tokenizer = require_tokenizer(model)
+    ends = end_token_ids(model)
+    produced: list[list[int]] = [[] for _ in logits]
+    ended = [False] * len(logits)
+    alive = list(range(len(logits)))
+    for step in range(1, max_new_tokens + 1):
+        chosen = logits.argmax(-1)
         for row, token in zip(alive, chosen.tolist(), strict=True):
             produced[row].append(token)
             newline = stop_at_newline and "\n" in str(tokenizer.decode(produced[row])).lstrip()
-            finished.append(token in ends or newline)
-        if all(finished) or step + 1 == max_new_tokens:
+            ended[row] = token in ends or newline
+        keep = [place for place, row in enumerate(alive) if not ended[row]]
+        if not keep or step == max_new_tokens:
             break
-        keep = [place for place, is_finished in enumerate(finished) if not is_finished]
         if len(keep) < len(alive):
             alive = [alive[place] for place in keep]
             decoder.keep(torch.tensor(keep, device=chosen.device))
             chosen = chosen[keep]
         tokens = chosen[:, None]
-        mask = torch.ones_like(tokens)
-    return produced
+        with ExitStack() as stack, torch.inference_mode():
+            for steering in steerings_on(model):
+                stack.enter_context(steering.rows(alive))
+            logits = decoder.step(tokens, torch.ones_like(tokens))
+    return produced, ended
 
 
 def prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
@@ -151,7 +174,8 @@ def end_token_ids(model: LensModel) -> set[int]:
     return ends
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The first line that is not blank."""
     return text.lstrip().split("\n", 1)[0]
 
 
@@ -159,12 +183,22 @@ def _first_line(text: str) -> str:
 class Decoder(Protocol):
     """One batch being decoded: the KV cache of a backend and the mask of everything in it."""
 
-    def step(self, tokens: Int[Tensor, "batch new"], mask: Int[Tensor, "batch new"]) -> Float[Tensor, "batch d_vocab"]:
-        """Feed new tokens and return the logits after the last of them."""
+    def step(
+        self, tokens: Int[Tensor, "batch new"], mask: Int[Tensor, "batch new"], columns: Sequence[int] | None = None
+    ) -> Float[Tensor, "batch columns"]:
+        """Feed new tokens and return the logits after the last of them: all, or those of some token ids."""
         ...
 
     def keep(self, rows: Int[Tensor, "kept"]) -> None:
         """Drop all other batch rows."""
+        ...
+
+    def cached(self, layers: int) -> list[Any]:
+        """The cache of the first `layers` layers as it is now; going on with this decoder does not change it."""
+        ...
+
+    def adopt(self, cached: Sequence[Any], layers: int) -> None:
+        """Take the cache of the first `layers` layers, which this decoder has not run, from another decoder's `cached`."""
         ...
 
 
@@ -178,17 +212,24 @@ class _HookedDecoder:
         self._model = model
         self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, device_of(model), batch)
 
-    def step(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def step(self, tokens: Tensor, mask: Tensor, columns: Sequence[int] | None = None) -> Tensor:
         residual = self._model(
             tokens, attention_mask=mask, past_kv_cache=self._cache, stop_at_layer=self._model.cfg.n_layers
         )
-        return unembed_last(self._model, residual)
+        return unembed_last(self._model, residual, columns)
 
     def keep(self, rows: Tensor) -> None:
         for entry in self._cache.entries:
             here = rows.to(entry.past_keys.device)
             entry.past_keys, entry.past_values = entry.past_keys[here], entry.past_values[here]
         self._cache.previous_attention_mask = self._cache.previous_attention_mask[rows]
+
+    def cached(self, layers: int) -> list[Any]:
+        return [copy(entry) for entry in self._cache.entries[:layers]]
+
+    def adopt(self, cached: Sequence[Any], layers: int) -> None:
+        for index in range(layers):
+            self._cache.entries[index] = copy(cached[index])
 
 
 class _BridgeDecoder:
@@ -197,7 +238,7 @@ class _BridgeDecoder:
         self._cache: Any = None
         self._mask: Tensor | None = None
 
-    def step(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def step(self, tokens: Tensor, mask: Tensor, columns: Sequence[int] | None = None) -> Tensor:
         self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         output = self._model.original_model(
@@ -209,9 +250,17 @@ class _BridgeDecoder:
             logits_to_keep=1,
         )
         self._cache = output.past_key_values
-        return output.logits[:, -1]
+        logits = output.logits[:, -1]
+        return logits if columns is None else logits[:, list(columns)]
 
     def keep(self, rows: Tensor) -> None:
         assert self._mask is not None
         self._cache.batch_select_indices(rows)
         self._mask = self._mask[rows]
+
+    def cached(self, layers: int) -> list[Any]:
+        return [copy(layer) for layer in self._cache.layers[:layers]]
+
+    def adopt(self, cached: Sequence[Any], layers: int) -> None:
+        for index in range(layers):
+            self._cache.layers[index] = copy(cached[index])

@@ -1,0 +1,252 @@
+"""Model + task + interventions -> one row an example, in chunks that survive a kill."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from clas_lens.artifacts import content_key, model_fingerprint, resumed_table, save_table
+from clas_lens.leakage import check_overlap, overlapping
+from clas_lens.prompts import EncodedPrompt
+from clas_lens.shared_layers import LayerCount, SharedPrompt, first_layer
+from clas_lens.sites import LensModel, check_mlp_hooks, device_of
+from clas_lens.steering import Intervention
+from clas_lens.tasks.base import Example, Task
+from clas_lens.tokens import forward_batches, pad
+
+KIND = "evaluation rows"
+BASE = "base"
+Interventions = Mapping[str, Intervention | None]
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
+
+
+class EvaluationError(ValueError):
+    """An evaluation that was asked for in a way that cannot be run."""
+
+
+def evaluate(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention | Interventions | None = None,
+    *,
+    languages: Sequence[str] | None = None,
+    batch_size: int = 16,
+    chunk_size: int = 128,
+    out: str | Path | None = None,
+    allow_overlap: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Answer every example of a task in every language, under one or several interventions.
+
+    Several in one go share what they have in common: the layers below the first one that an intervention changes are run
+    once a batch. Batches hold prompts of similar length; in float32 the results do not depend on them but for float error,
+    which can decide between answers whose scores are equal to the last few bits.
+
+    Args:
+        intervention: None for the unsteered model, an intervention, or names to interventions (None among them is the
+            unsteered model). By itself None is named "base", an intervention after its class, e.g. "clas".
+        languages: default all of the task's.
+        batch_size: prompts a forward pass, at most (on a CPU fewer where they are long).
+        chunk_size: examples between two savings, with `out`.
+        out: a folder for `<task>/<language>/<name>.parquet`. What is there, from the same model, prompts, settings and
+            intervention, is not run again; an interrupted run goes on where it stopped and loses one chunk at most.
+        allow_overlap: report also on examples that the intervention was measured or tuned on; the column `overlap` says which.
+
+    Returns:
+        One row an example, language and intervention: `task`, `language`, `intervention`, `id` (shared across languages),
+        `group`, the task's own columns (gold, prediction, scores, token counts, truncation), and `overlap`.
+
+    Raises:
+        LeakageError: see `allow_overlap`.
+        EvaluationError: no interventions, a name that is no file name, or an unknown language.
+    """
+    run = Evaluation(model, task, named(intervention), languages, batch_size, chunk_size, out, allow_overlap, progress)
+    return run.rows()
+
+
+def named(intervention: Intervention | Interventions | None) -> dict[str, Intervention | None]:
+    """Interventions by name."""
+    if intervention is None:
+        return {BASE: None}
+    if isinstance(intervention, Mapping):
+        if not intervention:
+            raise EvaluationError("no interventions given; None is the unsteered model")
+        return dict(intervention)
+    inner = getattr(intervention, "inner", intervention)
+    return {type(inner).__name__.lower(): intervention}
+
+
+@dataclass
+class _Chunk:
+    """Some examples of one language, and where their rows go."""
+
+    language: str
+    number: int
+    examples: Sequence[Example]
+    prompts: Sequence[EncodedPrompt]
+
+
+class Evaluation:
+    """One call of `evaluate`: its arguments, checked, and `rows()`, which runs it. `count` says how many layers were run."""
+
+    def __init__(
+        self,
+        model: LensModel,
+        task: Task,
+        interventions: Interventions,
+        languages: Sequence[str] | None = None,
+        batch_size: int = 16,
+        chunk_size: int = 128,
+        out: str | Path | None = None,
+        allow_overlap: bool = False,
+        progress: bool = True,
+    ) -> None:
+        check_mlp_hooks(model)
+        odd = [name for name in interventions if not FILE_NAME.fullmatch(name)]
+        if odd:
+            raise EvaluationError(f"{odd[0]!r} cannot be a file name; use letters, digits and . _ + = , -")
+        if chunk_size < 1:
+            raise EvaluationError(f"chunk_size must be at least 1, got {chunk_size}")
+        self.languages = tuple(task.languages if languages is None else languages)
+        missing = [code for code in self.languages if code not in task.languages]
+        if missing or not self.languages:
+            asked = f"no language {missing[0]!r}" if missing else "no languages given"
+            raise EvaluationError(f"{task.name}: {asked}; available: {', '.join(task.languages)}")
+        for intervention in interventions.values():
+            if intervention is not None:
+                intervention.check(model)
+        if not allow_overlap:
+            check_overlap(task, interventions)
+        self.model, self.task, self.interventions = model, task, dict(interventions)
+        self.batch_size, self.chunk_size, self.progress = batch_size, chunk_size, progress
+        self.folder = None if out is None else Path(out) / task.name
+        self.count = LayerCount(model.cfg.n_layers)
+        self._overlap = {name: overlapping(task, chosen) for name, chosen in interventions.items()}
+        self._columns = task.columns(model)
+        self._inputs = (task.settings(), model_fingerprint(model))
+
+    def rows(self) -> pd.DataFrame:
+        """Run what is not there yet and return everything."""
+        total = sum(len(self.task.examples(code)) for code in self.languages) * len(self.interventions)
+        tables = []
+        with tqdm(total=total, unit="answer", desc=self.task.name, disable=not self.progress) as bar:
+            for language in self.languages:
+                bar.set_postfix_str(language)
+                tables.append(self._language(language, bar))
+        return pd.concat(tables, ignore_index=True)
+
+    def _language(self, language: str, bar: "tqdm[Any]") -> pd.DataFrame:
+        prompts = self.task.prompts(self.model, language)
+        whole = _Chunk(language, -1, self.task.examples(language), prompts)
+        done = {name: self._resumed(whole, name) for name in self.interventions}
+        bar.update(sum(len(table) for table in done.values() if table is not None))
+        todo = [name for name, table in done.items() if table is None]
+        parts: dict[str, list[pd.DataFrame]] = {name: [] for name in todo}
+        for chunk in self._chunks(whole) if todo else ():
+            for name, table in self._chunk(chunk, todo, bar).items():
+                parts[name].append(table)
+        for name in todo:
+            table = pd.concat(parts[name], ignore_index=True)
+            self._save(whole, name, table)
+            done[name] = table
+        return pd.concat([done[name] for name in self.interventions], ignore_index=True)
+
+    def _chunks(self, whole: _Chunk) -> Iterator[_Chunk]:
+        for number, start in enumerate(range(0, len(whole.examples), self.chunk_size)):
+            part = slice(start, start + self.chunk_size)
+            yield _Chunk(whole.language, number, whole.examples[part], whole.prompts[part])
+
+    def _chunk(self, chunk: _Chunk, names: Sequence[str], bar: "tqdm[Any]") -> dict[str, pd.DataFrame]:
+        """Rows of a chunk by intervention: read where they are saved, else run, together, and saved."""
+        tables = {name: self._resumed(chunk, name) for name in names}
+        todo = [name for name in names if tables[name] is None]
+        bar.update(len(chunk.examples) * (len(names) - len(todo)))
+        if todo:
+            answers = self._answers(chunk, todo, bar)
+            for name in todo:
+                table = self._table(chunk, name, answers[name])
+                self._save(chunk, name, table)
+                tables[name] = table
+        return {name: table for name, table in tables.items() if table is not None}
+
+    def _answers(self, chunk: _Chunk, names: Sequence[str], bar: "tqdm[Any]") -> dict[str, list[Any]]:
+        answers: dict[str, list[Any]] = {name: [None] * len(chunk.examples) for name in names}
+        ids = [prompt.ids for prompt in chunk.prompts]
+        steered = {name: chosen for name in names if (chosen := self.interventions[name]) is not None}
+        # A single setting gains nothing from running its lower layers apart.
+        shared = len(names) > 1
+        starts = {first_layer(chosen, [chunk.language]) for chosen in steered.values()} if shared else set()
+        for rows in forward_batches([len(row) for row in ids], self.batch_size, device_of(self.model)):
+            prompt = SharedPrompt(
+                self.model,
+                pad(ids, rows, device=device_of(self.model)),
+                starts,
+                unsteered=len(steered) < len(names),
+                columns=self._columns,
+                count=self.count,
+            )
+            for name in names:
+                if name in steered:
+                    with prompt.steered(steered[name], chunk.language) as answering:
+                        found = self.task.answer(self.model, answering)
+                else:
+                    found = self.task.answer(self.model, prompt.unsteered())
+                for row, answer in zip(rows, found, strict=True):
+                    answers[name][row] = answer
+                bar.update(len(rows))
+        return answers
+
+    def _table(self, chunk: _Chunk, name: str, answers: Sequence[Any]) -> pd.DataFrame:
+        known = self._overlap[name]
+        first = {"task": self.task.name, "language": chunk.language, "intervention": name}
+        return pd.DataFrame(
+            [
+                {
+                    **first,
+                    **self.task.row(chunk.language, example, prompt, answer),
+                    "overlap": self.task.key(example) in known,
+                }
+                for example, prompt, answer in zip(chunk.examples, chunk.prompts, answers, strict=True)
+            ]
+        )
+
+    # --- files ---
+
+    def _path(self, chunk: _Chunk, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        stem = self.folder / chunk.language / name
+        return Path(f"{stem}.parquet") if chunk.number < 0 else Path(f"{stem}.parts") / f"{chunk.number:05d}.parquet"
+
+    def _key(self, chunk: _Chunk, name: str) -> str:
+        intervention = self.interventions[name]
+        return content_key(
+            self._inputs,
+            None if intervention is None else intervention.fingerprint(),
+            [example.id for example in chunk.examples],
+            [prompt.ids for prompt in chunk.prompts],
+            sorted(self._overlap[name]),
+        )
+
+    def _resumed(self, chunk: _Chunk, name: str) -> pd.DataFrame | None:
+        path = self._path(chunk, name)
+        return None if path is None else resumed_table(path, KIND, self._key(chunk, name))
+
+    def _save(self, chunk: _Chunk, name: str, table: pd.DataFrame) -> None:
+        path = self._path(chunk, name)
+        if path is None:
+            return
+        intervention = self.interventions[name]
+        header = {
+            "key": self._key(chunk, name),
+            "settings": self.task.settings(),
+            "intervention": None if intervention is None else intervention.settings(),
+        }
+        save_table(path, KIND, table, header)
+        if chunk.number < 0:
+            shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)

@@ -1,0 +1,178 @@
+"""Grids over the strength of an intervention, on examples that are then not reported on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clas_lens.artifacts import load_table, save_table
+from clas_lens.evaluation import Evaluation, EvaluationError
+from clas_lens.leakage import Tuned
+from clas_lens.sites import LensModel
+from clas_lens.steering import Intervention
+from clas_lens.tasks.base import Task
+
+KIND = "search"
+# The axes of the paper's Figures 5 and 6.
+PAPER_ALPHAS: Mapping[str, tuple[float, ...]] = {
+    "xnli": tuple(float(alpha) for alpha in range(-8, 3)),
+    "xquad": tuple(float(alpha) for alpha in range(-4, 5)),
+}
+PAPER_BETAS = (0.2, 0.4, 0.6)
+PAPER_GAMMAS = (0.1, 0.2, 0.4)
+STRENGTHS = ("alpha", "beta", "gamma")
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What every setting scored on the tuning examples.
+
+    Attributes:
+        table: one row a setting and language: `task`, `alpha`, `beta`, `gamma` (empty where the intervention has none),
+            `language`, `score` (percent), `n` (examples).
+        chosen: the best setting's strengths: the highest mean score over the languages that are not the anchor; of equal
+            ones the weakest (smallest |alpha|, then |beta|, |gamma|).
+        intervention: the best setting, which remembers the examples that it was tuned on.
+        passes, passes_independent: prompt passes that were run, in whole forward passes of one prompt, and what independent
+            runs would have taken; 0 for what was read from files.
+    """
+
+    table: pd.DataFrame
+    chosen: Mapping[str, float]
+    intervention: Tuned
+    passes: float
+    passes_independent: float
+
+    def means(self) -> pd.DataFrame:
+        """One row a setting: its mean score over the languages that are not the anchor."""
+        return _means(self.table, self.intervention.anchor)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table, the choice and the examples as one parquet file."""
+        header = {
+            "chosen": dict(self.chosen),
+            "tuned_on": sorted(self.intervention.tuned_on),
+            "intervention": self.intervention.fingerprint(),
+            "passes": self.passes,
+            "passes_independent": self.passes_independent,
+        }
+        save_table(Path(path), KIND, self.table, header)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, intervention: Intervention) -> "SearchResult":
+        """Read what `save` wrote; `intervention` is the one that was searched over, at any strength.
+
+        Raises:
+            ArtifactError: missing, damaged or another kind of file.
+            EvaluationError: the search was over another intervention.
+        """
+        table, header = load_table(Path(path), KIND)
+        tuned = Tuned(replace(intervention, **header["chosen"]), frozenset(header["tuned_on"]))  # type: ignore[type-var]
+        if tuned.fingerprint() != header["intervention"]:
+            raise EvaluationError(f"{path} was searched over another intervention than this one; search again")
+        return cls(table, header["chosen"], tuned, header["passes"], header["passes_independent"])
+
+
+def search_alpha(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention,
+    alphas: Sequence[float] | None = None,
+    **options: Any,
+) -> SearchResult:
+    """Score an intervention at each strength `alpha`.
+
+    Args:
+        task: the tuning examples (XNLI's validation split, XQuAD's tuning part); the paper takes 200 a language.
+        intervention: any of this toolkit's; all have an alpha, so that each gets the same search.
+        alphas: default the paper's axis: -8 to 2 on XNLI, -4 to 4 on XQuAD, in steps of 1.
+        options: `languages`, `batch_size`, `chunk_size`, `out`, `allow_overlap`, `progress`, as in `evaluate`.
+
+    Raises:
+        EvaluationError: no alphas for a task without the paper's.
+    """
+    if alphas is None and task.name not in PAPER_ALPHAS:
+        raise EvaluationError(f"no default alphas for {task.name!r} (only for {', '.join(PAPER_ALPHAS)}); give alphas=")
+    chosen = PAPER_ALPHAS[task.name] if alphas is None else alphas
+    return search(model, task, intervention, [{"alpha": float(alpha)} for alpha in chosen], **options)
+
+
+def search_beta_gamma(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention,
+    betas: Sequence[float] = PAPER_BETAS,
+    gammas: Sequence[float] = PAPER_GAMMAS,
+    **options: Any,
+) -> SearchResult:
+    """Score every pair of `beta` and `gamma` at the intervention's own alpha (the paper's Figure 6 has alpha=1).
+
+    For Figure 6's two curves give `gammas=[0]` and then `betas=[0]`. Only alpha * beta and alpha * gamma matter.
+
+    Args:
+        task, options: as for `search_alpha`.
+    """
+    pairs = [{"beta": float(beta), "gamma": float(gamma)} for beta in betas for gamma in gammas]
+    return search(model, task, intervention, pairs, **options)
+
+
+def search(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention,
+    settings: Sequence[Mapping[str, float]],
+    **options: Any,
+) -> SearchResult:
+    """Score an intervention at several settings of its strengths; the layers below it are run once a batch for all of them.
+
+    Raises:
+        EvaluationError: no settings, one twice, or a strength that the intervention does not have.
+    """
+    inner = intervention.inner if isinstance(intervention, Tuned) else intervention
+    own = [strength for strength in STRENGTHS if hasattr(inner, strength)]
+    names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
+    unknown = {key for setting in settings for key in setting} - set(own)
+    if not settings or unknown or len(set(names)) != len(names):
+        raise EvaluationError(
+            f"a search needs different settings of {', '.join(own)} (all that {type(inner).__name__} has); "
+            f"got {names or 'none'}"
+        )
+    grid: dict[str, Intervention] = {
+        name: replace(inner, **setting)  # type: ignore[type-var]
+        for name, setting in zip(names, settings, strict=True)
+    }
+    run = Evaluation(model, task, grid, **options)
+    rows = run.rows()
+    scores = rows.groupby(["intervention", "language"], sort=False)[task.metric].agg(["mean", "size"]).reset_index()
+    table = pd.DataFrame(
+        [
+            {
+                "task": task.name,
+                **{strength: getattr(grid[name], strength, float("nan")) for strength in STRENGTHS},
+                "language": language,
+                "score": 100.0 * mean,
+                "n": size,
+            }
+            for name, language, mean, size in scores.itertuples(index=False)
+        ]
+    )
+    best = _best(table, inner.anchor)
+    chosen = {strength: float(best[strength]) for strength in own}
+    tuned = Tuned(replace(inner, **chosen), task.example_keys())  # type: ignore[type-var]
+    return SearchResult(table, chosen, tuned, run.count.passes, float(run.count.settings))
+
+
+def _means(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
+    others = table[table["language"] != anchor]
+    counted = others if len(others) else table  # the anchor alone: its own score is all there is
+    return counted.groupby(list(STRENGTHS), dropna=False, sort=False)["score"].mean().reset_index()
+
+
+def _best(table: pd.DataFrame, anchor: str) -> pd.Series:
+    means = _means(table, anchor)
+    top = means[means["score"] == means["score"].max()]
+    weakest = top[list(STRENGTHS)].abs().sort_values(list(STRENGTHS), na_position="first")
+    return means.loc[weakest.index[0]]

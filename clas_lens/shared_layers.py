@@ -1,0 +1,149 @@
+"""Run the layers below an intervention once, and let every setting of it start from there. Exact, on both backends."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clas_lens.generation import Decoder, make_decoder
+from clas_lens.sites import HookFunction, LensModel, hooked, residual_name
+from clas_lens.steering import Intervention, steer
+from clas_lens.tokens import TokenBatch
+
+# A decoder that has seen the prompts, and the logits after them.
+Answering: TypeAlias = tuple[Decoder, Float[Tensor, "batch columns"]]
+
+
+def first_layer(intervention: Intervention, languages: Sequence[str]) -> int:
+    """The lowest layer that an intervention changes: everything that enters it is as without the intervention."""
+    return min(int(name.split(".")[1]) for name in intervention.edits(languages))
+
+
+@contextmanager
+def only_layers(model: LensModel, start: int, stop: int, residual: Tensor | None = None) -> Iterator[None]:
+    """Forward passes inside run the blocks `start` to `stop - 1` alone; `residual` is taken as what enters block `start`.
+
+    Each block below hands on `residual`, each block from `stop` on its own input, instead of computing anything (nor do
+    their hooks fire). That works for both backends, which call their blocks one by one. The embedding and the unembedding
+    at the last position are still computed; after a pass that stops early the logits mean nothing.
+    """
+
+    def hand_on_residual(*inputs: Any, **options: Any) -> Any:
+        return residual
+
+    def hand_on_input(*inputs: Any, **options: Any) -> Any:
+        return inputs[0] if inputs else options["hidden_states"]
+
+    patched = []
+    try:
+        for index, block in enumerate(model.blocks):
+            if index < start or index >= stop:
+                # An attribute of the instance hides the method of its class; the bridge's blocks redefine setattr.
+                vars(block)["forward"] = hand_on_residual if index < start else hand_on_input
+                patched.append(block)
+        yield
+    finally:
+        for block in patched:
+            del vars(block)["forward"]
+
+
+@dataclass
+class LayerCount:
+    """How much of prompts was run, against running every setting from the first layer.
+
+    Attributes:
+        n_layers: of the model.
+        layers: prompts x layers that were run.
+        settings: prompts x settings that were answered.
+    """
+
+    n_layers: int
+    layers: int = 0
+    settings: int = 0
+
+    def ran(self, prompts: int, layers: int) -> None:
+        """Count a pass of some prompts through some layers."""
+        self.layers += prompts * layers
+
+    def asked(self, prompts: int) -> None:
+        """Count some prompts' answer under one setting, which by itself takes one forward pass each."""
+        self.settings += prompts
+
+    @property
+    def passes(self) -> float:
+        """Prompt passes run, in units of one prompt through the whole model."""
+        return self.layers / self.n_layers
+
+
+class SharedPrompt:
+    """One batch of prompts whose lower layers are run once, to be continued without and with several interventions.
+
+    Args:
+        starts: the layers at which interventions will start. One that is not among them is run from layer 0.
+        unsteered: whether the unsteered continuation is wanted, too; else no layer past the last start is run here.
+        columns: token ids; only these logits are computed (all by default).
+        count: adds up the layers run.
+    """
+
+    def __init__(
+        self,
+        model: LensModel,
+        batch: TokenBatch,
+        starts: Collection[int],
+        *,
+        unsteered: bool,
+        columns: Sequence[int] | None,
+        count: LayerCount,
+    ) -> None:
+        self._model, self._batch, self._columns, self._count = model, batch, columns, count
+        self._residuals: dict[int, Tensor] = {}
+        self._unsteered: Answering | None = None
+        last = max(starts, default=0)
+        if unsteered or last:
+            self._run(starts, model.cfg.n_layers if unsteered else last, keep=unsteered)
+
+    def _run(self, starts: Collection[int], stop: int, *, keep: bool) -> None:
+        def on_residual(layer: int) -> HookFunction:
+            def hook(residual: Tensor, hook: object) -> None:
+                self._residuals[layer] = residual
+
+            return hook
+
+        wanted = sorted(set(starts) - {0})
+        decoder = make_decoder(self._model, len(self._batch.rows))
+        # The output of the block below, because the block at `stop` itself may not run.
+        hooks = [(residual_name(layer - 1), on_residual(layer)) for layer in wanted]
+        with hooked(self._model, hooks), only_layers(self._model, 0, stop):
+            logits = self._prompt(decoder)
+        self._lower = decoder.cached(max(wanted, default=0))
+        self._count.ran(len(self._batch.rows), stop)
+        self._unsteered = (decoder, logits) if keep else None
+
+    def _prompt(self, decoder: Decoder) -> Tensor:
+        with torch.inference_mode():
+            return decoder.step(self._batch.tokens, self._batch.attention_mask, self._columns)
+
+    def unsteered(self) -> Answering:
+        """A decoder that has seen the prompts, and the logits after them; to be used once."""
+        assert self._unsteered is not None, "asked for with unsteered=True"
+        self._count.asked(len(self._batch.rows))
+        return self._unsteered
+
+    @contextmanager
+    def steered(self, intervention: Intervention, language: str) -> Iterator[Answering]:
+        """The same with the model steered inside; all rows are in `language`."""
+        start = first_layer(intervention, [language])
+        start = start if start in self._residuals else 0
+        decoder = make_decoder(self._model, len(self._batch.rows))
+        with steer(self._model, intervention, language):
+            with only_layers(self._model, start, self._model.cfg.n_layers, self._residuals.get(start)):
+                logits = self._prompt(decoder)
+            if start:
+                decoder.adopt(self._lower, start)
+            self._count.ran(len(self._batch.rows), self._model.cfg.n_layers - start)
+            self._count.asked(len(self._batch.rows))
+            yield decoder, logits

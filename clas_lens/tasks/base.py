@@ -1,0 +1,187 @@
+"""What a task is to the evaluation loop, and what the tasks share."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from clas_lens.corpus import BUNDLED_TEXT_FIELDS, bundled_items
+from clas_lens.prompts import EncodedPrompt, PromptStyle, uses_chat_template
+from clas_lens.shared_layers import Answering
+from clas_lens.sites import LensModel
+from clas_lens.splits import Part, split_units
+from clas_lens.tokens import require_tokenizer
+
+
+class TaskError(ValueError):
+    """A task that cannot be set up as asked."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example in one language.
+
+    Attributes:
+        id: the same in every language, and the id that `ParallelCorpus` gives the same example.
+        unit: what must not be on both sides of a split: the article (XQuAD), the premise (XNLI), the passage (bundled).
+        group: what is resampled together: the paragraph (XQuAD), the premise (XNLI).
+        gold: the label, or the answer text.
+        fields: the texts, and what else scoring needs.
+    """
+
+    id: str
+    unit: str
+    group: str
+    gold: int | str
+    fields: Mapping[str, Any]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Examples -> prompts -> answers -> rows. `XNLI` and `XQuAD` are two; your own needs only this."""
+
+    @property
+    def name(self) -> str:
+        """Short name, used in rows and file names."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The column of its rows that counts, in [0, 1]."""
+        ...
+
+    @property
+    def languages(self) -> tuple[str, ...]: ...
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """The unit of every example of the whole data set by its key `<data set>/<id>`, also of those not evaluated."""
+        ...
+
+    def key(self, example: Example) -> str:
+        """The name under which an example is known across corpora and tasks: `<data set>/<id>`."""
+        ...
+
+    def example_keys(self) -> frozenset[str]:
+        """The keys of the examples that are evaluated."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that its rows depend on beside the texts, JSON-able."""
+        ...
+
+    def examples(self, language: str) -> Sequence[Example]:
+        """The examples in one language; the same ids in the same order in each."""
+        ...
+
+    def prompts(self, model: LensModel, language: str) -> list[EncodedPrompt]:
+        """The prompt of each example, as token ids.
+
+        Raises:
+            TaskError: a prompt that leaves no room in the model's context.
+        """
+        ...
+
+    def columns(self, model: LensModel) -> tuple[int, ...] | None:
+        """The token ids whose logits are needed after the prompt, if not all."""
+        ...
+
+    def answer(self, model: LensModel, answering: Answering) -> list[Any]:
+        """One answer a row of a batch that the model has just read."""
+        ...
+
+    def row(self, language: str, example: Example, prompt: EncodedPrompt, answer: Any) -> dict[str, Any]:
+        """Score one answer."""
+        ...
+
+
+def prompt_style(model: LensModel, style: PromptStyle | None) -> PromptStyle:
+    """As asked, else chat for instruct models and plain for base models."""
+    if style is not None:
+        return style
+    return "chat" if uses_chat_template(require_tokenizer(model), model.cfg.model_name) else "plain"
+
+
+def room(model: LensModel, max_tokens: int | None, new_tokens: int) -> int:
+    """How many tokens a prompt may have: as asked, and no more than the model's context leaves."""
+    context = model.cfg.n_ctx - new_tokens
+    if max_tokens is None:
+        return context
+    if max_tokens > context:
+        raise TaskError(
+            f"max_tokens={max_tokens} and {new_tokens} new tokens do not fit {model.cfg.model_name!r}, whose context is "
+            f"{model.cfg.n_ctx}: give at most {context}"
+        )
+    return max_tokens
+
+
+class ParallelTask:
+    """What tasks over parallel examples share: which examples there are, in which languages, under which keys.
+
+    Attributes:
+        dataset: where the examples come from; `<dataset>/<id>` is an example's key, also in what `Clas` was measured on.
+        chosen: language to the examples that are evaluated.
+        units: the unit of every example of the whole data set, by key.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    languages: tuple[str, ...]
+    dataset: str
+    chosen: Mapping[str, tuple[Example, ...]]
+    units: Mapping[str, str]
+
+    def _hold(self, loaded: Mapping[str, Sequence[Example]], part: Part | None, split_seed: int) -> None:
+        """Keep a part or a sample of what was loaded; for the constructors of frozen dataclasses."""
+        source, limit, seed = (getattr(self, option) for option in ("source", "limit", "seed"))
+        rows = next(iter(loaded.values()))
+        available = range(len(rows)) if part is None else split_units([row.unit for row in rows], split_seed)[part]
+        kept = list(available)
+        if limit is not None:
+            if not 1 <= limit <= len(kept):
+                raise TaskError(f"{self.name}: asked for {limit} examples of {len(kept)}")
+            kept = sorted(random.Random(seed).sample(kept, limit))
+        dataset = "bundled" if source == "bundled" else self.name
+        values = {
+            "languages": tuple(loaded),
+            "dataset": dataset,
+            "chosen": {code: tuple(of[row] for row in kept) for code, of in loaded.items()},
+            "units": {f"{dataset}/{row.id}": row.unit for row in rows}
+            | (dict(_bundled_units()) if source == "bundled" else {}),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """The number of examples (the same in every language)."""
+        return len(self.chosen[self.languages[0]])
+
+    def examples(self, language: str) -> tuple[Example, ...]:
+        """The examples in one language; the same ids in the same order in each.
+
+        Raises:
+            TaskError: a language that the task was not loaded with.
+        """
+        if language not in self.chosen:
+            raise TaskError(f"{self.name}: no language {language!r}; available: {', '.join(self.languages)}")
+        return self.chosen[language]
+
+    def key(self, example: Example) -> str:
+        """The name under which an example is known across corpora and tasks."""
+        return f"{self.dataset}/{example.id}"
+
+    def example_keys(self) -> frozenset[str]:
+        """The keys of the examples that are evaluated."""
+        return frozenset(self.key(example) for example in self.chosen[self.languages[0]])
+
+
+def _bundled_units() -> Iterator[tuple[str, str]]:
+    """Every text of the bundled corpus by key: the passage of a question is the premise of three hypotheses."""
+    for item in bundled_items("en"):
+        for text in BUNDLED_TEXT_FIELDS:
+            yield f"bundled/{item.id}/{text}", item.id
+
+
+def prompt_settings(task: ParallelTask, version: str, names: Sequence[str]) -> dict[str, Any]:
+    """What a task's rows depend on: the prompt's version and the named options."""
+    return {"task": task.name, "prompt": version, **{name: getattr(task, name) for name in names}}
