@@ -1,5 +1,8 @@
 """One restrained look for all figures, applied figure by figure: no global plotly theme is touched."""
 
+import textwrap
+from html import escape
+
 import plotly.graph_objects as go
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
@@ -15,22 +18,142 @@ CATEGORY_SYMBOLS = {
     "partial-shared": "circle",
     "all-shared": "square",
 }
+SERIES_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+SERIES_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
+WHEN_COLOURS = {"before": "#8C8C8C", "after": "#0072B2"}
 BRIDGE_SHADE = "rgba(128, 90, 160, 0.18)"
 GRID = "rgba(128, 128, 128, 0.22)"
+MINUS = "\N{MINUS SIGN}"
+QUIET = "#8C8C8C"  # reference lines, on light and dark paper alike
+
+COLUMN = 560  # pixels; printed as one column of two, its 13-pixel text is 6 points high
+PAGE = 1080
+TITLE_SIZE, TEXT_SIZE = 16, 13
+_DARK_INK, _LIGHT_INK = "#E6E8EB", "#1F2328"
+_DARK_PAPER, _LIGHT_PAPER = "#14181D", "#FFFFFF"
 
 
-def apply_look(figure: go.Figure, *, title: str, subtitle: str) -> go.Figure:
-    """Fonts, margins and grid; returns the same figure."""
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": title, "subtitle": {"text": subtitle}, "x": 0.01, "xanchor": "left"},
-        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 14},
-        legend={"orientation": "h", "y": -0.2, "x": 0, "title": None},
-        margin={"l": 64, "r": 24, "t": 88, "b": 72},
-        hovermode="x unified",
-        width=860,
-        height=480,
+def template(*, dark: bool = False) -> go.layout.Template:
+    """Ink, paper, fonts and grid, for `figure.update_layout(template=...)`; all that differs between light and dark."""
+    ink, paper = (_DARK_INK, _DARK_PAPER) if dark else (_LIGHT_INK, _LIGHT_PAPER)
+    axis = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "ticks": "",
+        "automargin": True,
+        "title": {"standoff": 8, "font": {"size": TEXT_SIZE}},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": "Inter, Helvetica, Arial, sans-serif", "size": TEXT_SIZE, "color": ink},
+            "paper_bgcolor": paper,
+            "plot_bgcolor": paper,
+            "colorway": list(SERIES_COLOURS),
+            "xaxis": axis,
+            "yaxis": {**axis, "ticklabelstandoff": 4},
+            "hoverlabel": {"align": "left", "bgcolor": paper, "bordercolor": QUIET, "font": {"color": ink}},
+            "annotationdefaults": {"font": {"color": ink}, "showarrow": False},
+        },
+        data={
+            "table": [
+                {
+                    "header": {"fill": {"color": paper}, "line": {"color": GRID}, "font": {"color": ink}},
+                    "cells": {"fill": {"color": paper}, "line": {"color": GRID}, "font": {"color": ink}},
+                }
+            ],
+            "sankey": [{"textfont": {"color": ink}}],
+        },
     )
-    figure.update_xaxes(gridcolor=GRID, zeroline=False)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False)
+
+
+def apply_look(
+    figure: go.Figure,
+    *,
+    title: str,
+    subtitle: str = "",
+    dark: bool = False,
+    width: int = COLUMN,
+    height: int = 420,
+    legend: bool = True,
+) -> go.Figure:
+    """Template, wrapped title and subtitle, margins, a legend below the plot; returns the same figure.
+
+    Annotations that are there already are taken to be the panels' headings.
+
+    Args:
+        title, subtitle: plotly's markup; what comes from data goes through `plain` first.
+        width, height: pixels; one `COLUMN` or one `PAGE` wide.
+        legend: keep room for one row of it.
+    """
+    heading = _broken(title, int(width / (0.55 * TITLE_SIZE)))
+    small = _broken(subtitle, int(width / (0.52 * (TEXT_SIZE - 1))))
+    above = 30 + 20 * (heading.count("<br>") + 1) + 17 * (small.count("<br>") + bool(small))
+    if figure.layout.annotations:
+        figure.update_annotations(font={"size": TEXT_SIZE})
+        above += 24
+    figure.update_layout(
+        template=template(dark=dark),
+        title={
+            "text": heading,
+            "font": {"size": TITLE_SIZE},
+            "subtitle": {"text": small, "font": {"size": TEXT_SIZE - 1}},
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 12, "l": 14},
+        },
+        legend={
+            "orientation": "h",
+            "x": 0.015,
+            "xref": "container",
+            "y": 0.005,
+            "yref": "container",
+            "yanchor": "bottom",
+        },
+        showlegend=legend,
+        margin={"l": 64, "r": 20, "t": above, "b": 80 if legend else 50},
+        width=width,
+        height=height,
+    )
     return figure
+
+
+def themed(figure: go.Figure, *, dark: bool) -> go.Figure:
+    """A copy of a figure of this package in the light or the dark look; its data are the same."""
+    return go.Figure(figure).update_layout(template=template(dark=dark))
+
+
+def plain(text: object) -> str:
+    """Text from data, so that plotly shows it as it is: no markup, no TeX.
+
+    Never put it into a `hovertemplate`, where plotly would fill in %{...}: give it as `customdata`, `text` or `name`.
+    """
+    return escape(str(text), quote=False).replace("$", "&#36;")  # plotly does not decode &quot;, so quotes stay
+
+
+def hover_text(text: str, *, width: int = 64, lines: int = 5) -> str:
+    """A sentence for a hover box: wrapped, cut after some lines, plain."""
+    wrapped = textwrap.wrap(text, width) or [""]
+    shown = wrapped[:lines]
+    if len(wrapped) > lines:
+        shown[-1] += " ..."
+    return "<br>".join(plain(line) for line in shown)
+
+
+def signed(value: float | int, digits: int = 2) -> str:
+    """A number with its sign, with a true minus sign; none on what rounds to 0."""
+    if round(value, digits) == 0:
+        return f"{0:.{digits}f}"
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def number(value: float | int) -> str:
+    """A number as short as it goes, with a true minus sign."""
+    return f"{value:g}".replace("-", MINUS)
+
+
+def _broken(text: str, width: int) -> str:
+    """Lines of at most `width` characters; words stay whole, and so do entities and tags without spaces."""
+    return "<br>".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
