@@ -128,7 +128,8 @@ class Evaluation:
         self.count = LayerCount(model.cfg.n_layers)
         self._overlap = {name: overlapping(task, chosen) for name, chosen in interventions.items()}
         self._columns = task.columns(model)
-        self._inputs = (task.settings(), model_fingerprint(model))
+        self._settings = task.settings(model)
+        self._inputs = (self._settings, model_fingerprint(model))
 
     def rows(self) -> pd.DataFrame:
         """Run what is not there yet and return everything."""
@@ -244,7 +245,7 @@ class Evaluation:
         intervention = self.interventions[name]
         header = {
             "key": self._key(chunk, name),
-            "settings": self.task.settings(),
+            "settings": self._settings,
             "intervention": None if intervention is None else intervention.settings(),
         }
         save_table(path, KIND, table, header)

@@ -66,8 +66,8 @@ class Task(Protocol):
         """The keys of the examples that are evaluated."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that its rows depend on beside the texts, JSON-able."""
+    def settings(self, model: LensModel) -> dict[str, Any]:
+        """Everything that its rows depend on beside the model and the texts, JSON-able; for manifests and file headers."""
         ...
 
     def examples(self, language: str) -> Sequence[Example]:
@@ -182,6 +182,6 @@ def _bundled_units() -> Iterator[tuple[str, str]]:
             yield f"bundled/{item.id}/{text}", item.id
 
 
-def prompt_settings(task: ParallelTask, version: str, names: Sequence[str]) -> dict[str, Any]:
-    """What a task's rows depend on: the prompt's version and the named options."""
-    return {"task": task.name, "prompt": version, **{name: getattr(task, name) for name in names}}
+def prompt_settings(task: ParallelTask, version: str, style: PromptStyle, names: Sequence[str]) -> dict[str, Any]:
+    """What a task's rows depend on: the prompt's version and style, and the named options."""
+    return {"task": task.name, "prompt": version, "style": style, **{name: getattr(task, name) for name in names}}

@@ -69,8 +69,9 @@ class XNLI(ParallelTask):
         else:
             self._hold(_load(self), None, 0)
 
-    def settings(self) -> dict[str, Any]:
-        return prompt_settings(self, XNLI_PROMPT_VERSION, ("instruction", "style", "max_tokens", "label_mass"))
+    def settings(self, model: LensModel) -> dict[str, Any]:
+        style = prompt_style(model, self.style)
+        return prompt_settings(self, XNLI_PROMPT_VERSION, style, ("instruction", "max_tokens", "label_mass"))
 
     def prompts(self, model: LensModel, language: str) -> list[EncodedPrompt]:
         tokenizer = require_tokenizer(model)

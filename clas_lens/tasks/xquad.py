@@ -59,12 +59,10 @@ class XQuAD(ParallelTask):
         loaded = _bundled(self.languages) if self.source == "bundled" else _load(self)
         self._hold(loaded, self.part, self.split_seed)
 
-    def settings(self) -> dict[str, Any]:
-        return prompt_settings(
-            self,
-            XQUAD_PROMPT_VERSION,
-            ("instruction", "style", "max_tokens", "max_new_tokens", "stop_at_newline"),
-        )
+    def settings(self, model: LensModel) -> dict[str, Any]:
+        style = prompt_style(model, self.style)
+        options = ("instruction", "max_tokens", "max_new_tokens", "stop_at_newline")
+        return prompt_settings(self, XQUAD_PROMPT_VERSION, style, options)
 
     def prompts(self, model: LensModel, language: str) -> list[EncodedPrompt]:
         tokenizer = require_tokenizer(model)

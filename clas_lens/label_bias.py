@@ -1,0 +1,75 @@
+"""A baseline that steers nothing: shift each label's score by a constant per language, fitted on tuning rows.
+
+A steered model can gain on XNLI by answering "neutral" less often. This says how much of a gain such a shift alone buys.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from clas_lens.tasks.xnli import LABELS
+
+COLUMNS = [f"p_{label}" for label in LABELS]
+
+
+def fit_label_bias(rows: pd.DataFrame, *, ridge: float = 1.0) -> dict[str, tuple[float, ...]]:
+    """One addition to each label's log-probability, per language, by penalised maximum likelihood.
+
+    Args:
+        rows: `evaluate`'s XNLI rows of one intervention (the unsteered model, as a rule) on the tuning examples.
+        ridge: weight of the squared biases against the summed log-likelihood, in examples; it keeps a bias finite where a
+            label never occurs.
+
+    Raises:
+        ValueError: rows without label probabilities, or of several interventions.
+    """
+    _check(rows)
+    return {str(language): _fit(table, ridge) for language, table in rows.groupby("language", sort=False)}
+
+
+def _fit(rows: pd.DataFrame, ridge: float) -> tuple[float, ...]:
+    scores, gold = _log_probabilities(rows), rows["gold"].to_numpy()
+
+    def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
+        log_p = log_softmax(scores + bias, axis=1)
+        error = np.exp(log_p).sum(0) - np.bincount(gold, minlength=len(LABELS))
+        return ridge * bias @ bias / 2 - log_p[np.arange(len(gold)), gold].sum(), ridge * bias + error
+
+    return tuple(float(value) for value in minimize(loss, np.zeros(len(LABELS)), jac=True).x)
+
+
+def with_label_bias(
+    rows: pd.DataFrame, bias: Mapping[str, tuple[float, ...]], *, name: str = "label-bias"
+) -> pd.DataFrame:
+    """The same rows as they would be with a bias: new probabilities, predictions and `correct`, under another name.
+
+    Raises:
+        ValueError: as in `fit_label_bias`, or a language without a bias.
+    """
+    _check(rows)
+    missing = sorted(set(rows["language"]) - set(bias))
+    if missing:
+        raise ValueError(f"no bias for {', '.join(missing)}; fitted: {', '.join(bias)}")
+    shift = np.array([bias[language] for language in rows["language"]])
+    probabilities = np.exp(log_softmax(_log_probabilities(rows) + shift, axis=1))
+    prediction = probabilities.argmax(1)
+    table = rows.assign(intervention=name, prediction=prediction, correct=prediction == rows["gold"].to_numpy())
+    table[COLUMNS] = probabilities
+    return table
+
+
+def _log_probabilities(rows: pd.DataFrame) -> np.ndarray:
+    tiny = np.finfo(np.float64).tiny  # a probability of 0 stays finite
+    return np.log(np.maximum(rows[COLUMNS].to_numpy(dtype=np.float64), tiny))
+
+
+def _check(rows: pd.DataFrame) -> None:
+    lacking = [column for column in ("language", "intervention", "gold", *COLUMNS) if column not in rows]
+    if lacking:
+        raise ValueError(f"not XNLI rows: no column {lacking[0]!r}; there are: {', '.join(rows.columns)}")
+    names = list(rows["intervention"].unique())
+    if len(names) != 1:
+        raise ValueError(f"rows of one intervention are needed, got: {', '.join(names) or 'none'}")
