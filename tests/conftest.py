@@ -175,6 +175,18 @@ def llama(lens_models):
     assert_no_hooks(model)
 
 
+@pytest.fixture
+def tokens():
+    """Two rows of twelve."""
+    return torch.arange(3, 27).reshape(2, 12)
+
+
+def logits(model, tokens):
+    """All logits of a batch without padding."""
+    with torch.no_grad():
+        return model(tokens, attention_mask=torch.ones_like(tokens))
+
+
 def assert_no_hooks(model) -> None:
     """No hook is left on any hook point, of ours or of torch's."""
     left = [n for n, p in model.hook_dict.items() if p.fwd_hooks or p.bwd_hooks or p._forward_hooks]

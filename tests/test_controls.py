@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import logits
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
@@ -37,16 +38,6 @@ def clas(cats):
 @pytest.fixture
 def magnitude():
     return torch.rand(5, 48, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def tokens():
-    return torch.arange(3, 27).reshape(2, 12)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens, attention_mask=torch.ones_like(tokens))
 
 
 # --- the same rescaling of other neurons ---

@@ -11,21 +11,18 @@ import clas_lens as cl
 
 HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datasets")
 # Data flows one way; a module may import from those before it.
-EARLY = ("presets", "languages", "loading", "gguf_files", "checkpoints", "sites", "hooked", "models")
-MIDDLE = (
-    "text_files",
-    "corpus",
-    "datasets_io",
-    "tokens",
-    "artifacts",
-    "accumulate",
-    "statistics",
-    "collect",
-    "categories",
-    "instance",
-)
-LATE = ("steering", "clas", "generation", "effects", "prompts", "config", "study", "demo", "cli")
-ORDER = (*EARLY, *MIDDLE, *LATE)
+LOAD = ("presets", "languages", "loading", "gguf_files", "checkpoints", "sites", "hooked", "models")
+READ = ("text_files", "corpus", "datasets_io", "splits", "tokens", "artifacts")
+MEASURE = ("histogram", "accumulate", "statistics", "collect", "categories", "category_views", "instance")
+STEER = ("steering", "edits", "clas", "selection", "overwriting", "overwrite", "pooling", "representations")
+BASELINES = ("residual", "vectors", "controls", "noise", "interventions")
+UNDERSTAND = ("alignment", "separation", "sentence_maps", "neurons")
+ASK = ("generation", "shared_layers", "effects", "wording", "prompts", "qa_metrics")
+TASKS = ("tasks.base", "tasks.xnli", "tasks.xquad", "tasks")
+JUDGE = ("leakage", "evaluation", "search", "label_bias", "paired_tests", "paired_scores", "significance")
+SET_UP = ("config", "options", "plan", "studies", "run_folder")
+RUN = ("stages", "methods", "evaluation_stages", "report_data", "study", "demo", "cli")
+ORDER = (*LOAD, *READ, *MEASURE, *STEER, *BASELINES, *UNDERSTAND, *ASK, *TASKS, *JUDGE, *SET_UP, *RUN)
 
 
 @pytest.mark.parametrize("code", ["import clas_lens", "import clas_lens.cli; clas_lens.cli.main(['--help'])"])
@@ -45,7 +42,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 def test_public_names_exist():
     for name in cl.__all__:
         assert getattr(cl, name) is not None
-    assert set(cl.__all__) == set(cl._HOME)
+    assert set(cl.__all__) == {*cl._HOME, "tasks"}
     assert set(cl.__all__) <= set(dir(cl))
     with pytest.raises(AttributeError, match="no attribute 'stear'; available: .*steer"):
         cl.stear  # noqa: B018
@@ -62,11 +59,12 @@ def imported(path):
 
 def test_modules_import_only_from_rooms_before_them():
     package = Path(cl.__file__).parent
-    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    assert modules == set(ORDER)
+    files = {".".join(path.relative_to(package).with_suffix("").parts): path for path in package.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items() if name != "__init__"}
+    assert set(files) == set(ORDER)
     allowed_later = {("corpus", "datasets_io")}  # constructors of ParallelCorpus that need the datasets library
-    for name in modules:
-        for target in imported(package / f"{name}.py"):
+    for name, path in files.items():
+        for target in imported(path):
             root, _, rest = target.partition(".")
             assert root != "plotly"
             assert root != "analysis" or name == "cli", f"{name} imports analysis"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import logits
 from torch.nn.functional import gelu, silu
 
 import clas_lens as cl
@@ -44,16 +45,6 @@ def selection(stats):
 def wide_lape(stats):
     """LAPE with so many neurons that every language of a tiny model has some."""
     return lape(stats, rate_percentile=70.0, share=0.3)
-
-
-@pytest.fixture
-def tokens():
-    return torch.arange(3, 27).reshape(2, 12)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens, attention_mask=torch.ones_like(tokens))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from conftest import shared_data
 
 import clas_lens as cl
 from clas_lens.cli import _parser
@@ -17,16 +18,20 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_jupyter_example_runs(folders, capsys, monkeypatch):
-    (example,) = blocks("python")
+def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
+    first, second = blocks("python")
     real = cl.load_model
     monkeypatch.setattr(cl, "load_model", lambda name: real(folders["gemma3"]))
+    monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(compile(first, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("['")
     from analysis import layer_distribution
 
     assert layer_distribution(names["cats"], bridge_layers=names["clas"].layers).data
+    small = second.replace("path/to/xnli", str(shared_data("data", "xnli"))).replace("limit=200", "limit=4")
+    exec(compile(small, "README.md", "exec"), names)
+    assert set(names["rows"]["intervention"]) == {"base", "clas"}
 
 
 @pytest.mark.demo
@@ -40,7 +45,7 @@ def test_the_commands_parse():
     parser = _parser()
     for line in "\n".join(blocks("bash")).splitlines():
         if line.startswith("clas-lens"):
-            parser.parse_args(shlex.split(line)[1:])
+            parser.parse_args(shlex.split(line, comments=True)[1:])
 
 
 def test_the_two_commands_are_the_ones_that_ci_runs():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import logits
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -46,16 +47,6 @@ def clas(small_cats):
 
 def test_clas_is_an_intervention(clas):
     assert isinstance(clas, cl.Intervention)
-
-
-@pytest.fixture
-def tokens():
-    return torch.arange(3, 27).reshape(2, 12)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens, attention_mask=torch.ones_like(tokens))
 
 
 def by_hand(model, tokens, scales, rows=slice(None)):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import logits
 
 import clas_lens as cl
 from clas_lens.representations import Representations, collect_representations
@@ -28,16 +29,6 @@ def random_states():
     return representations(
         torch.randn(3, 7, 1, 32, generator=torch.Generator().manual_seed(1)), pool="last", languages=("en", "de", "zh")
     )
-
-
-@pytest.fixture
-def tokens():
-    return torch.arange(3, 27).reshape(2, 12)
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens, attention_mask=torch.ones_like(tokens))
 
 
 # --- DiffMean ---

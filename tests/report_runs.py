@@ -1,0 +1,90 @@
+"""A run folder with everything that a report shows: real measurements of a tiny model, made-up answers of two tasks."""
+
+import numpy as np
+import pandas as pd
+
+import clas_lens as cl
+from clas_lens.artifacts import save_table
+from clas_lens.config import CategorizeConfig, CollectConfig, EvaluateConfig, ReportConfig, SearchConfig, TaskConfig
+from clas_lens.report_data import report_data_stage
+from clas_lens.run_folder import RunFolder
+from clas_lens.search import KIND as SEARCH_KIND
+from clas_lens.stages import categorize_stage, collect_stage
+
+LANGUAGES = ("en", "de", "zh", "ar", "fr", "sw")
+METHODS = ("base", "clas", "random")
+HOSTILE = (
+    "<script>document.hacked = 1</script><img src=x onerror='document.hacked = 1'> {{7*7}} {% raw %} %{x} $a$ </script>"
+)
+GAIN = {"base": 0.0, "clas": 0.2, "random": 0.05}
+
+
+def full_run(root, model, *, hostile: bool = False) -> RunFolder:
+    """The folder; `hostile` puts markup and template syntax into texts, answers, and names of models, methods and languages."""
+    run = RunFolder(root)
+    word = HOSTILE if hostile else "tea"
+    texts = {code: [f"{code} {word} {n}" for n in range(12)] for code in LANGUAGES}
+    corpus = cl.ParallelCorpus.from_texts(texts, ids=[f"{word} {n}" for n in range(12)])
+    stats = collect_stage(CollectConfig(model="tiny", corpus="files"), run, model, corpus, progress=False)
+    cats, layers = categorize_stage(CategorizeConfig(), run)
+    steered = {task: cl.Clas(cats, layers=layers, alpha=alpha) for task, alpha in (("xnli", -4.0), ("xquad", 2.0))}
+    for task, clas in steered.items():
+        clas.save_pretrained(run.methods / task / "clas")
+    options = {"measured": corpus, "read": corpus, "batch_size": 8, "max_tokens": 64, "progress": False}
+    report_data_stage(ReportConfig(neurons=1), run, model, stats, cats, steered, **options)
+    rng = np.random.default_rng(0)
+    named = f"random {word}" if hostile else "random"
+    spoken = (*LANGUAGES, f"xx {word}") if hostile else LANGUAGES
+    for task in ("xnli", "xquad"):
+        rows = _rows(task, rng, word).replace({"intervention": {"random": named}})
+        if hostile:
+            rows = pd.concat([rows, rows[rows["language"] == "de"].assign(language=spoken[-1])], ignore_index=True)
+        save_table(run.tables / f"{task}_rows.parquet", "evaluation rows", rows, {})
+        _record(run, task, [named if name == "random" else name for name in METHODS], word)
+    save_table(run.tables / "answers.parquet", "answers", _answers(word), {})
+    save_table(run.search / "xnli" / "clas.parquet", SEARCH_KIND, _searched(rng), {})
+    return run
+
+
+def _rows(task: str, rng: np.random.Generator, word: str) -> pd.DataFrame:
+    rows = []
+    for place, language in enumerate(LANGUAGES):
+        luck = rng.random(20)
+        for method in METHODS:
+            gain = 0 if language == "en" else GAIN[method] * (place - 2)
+            for n in range(20):
+                right = luck[n] < 0.4 + gain
+                row = {"task": task, "language": language, "intervention": method, "id": f"{n}", "group": f"{n // 2}"}
+                row |= {"n_prompt_tokens": 9, "truncated": n == 0, "overlap": method == "clas" and n < 3}
+                if task == "xnli":
+                    row |= {"gold": n % 3, "prediction": n % 3 if right else (n + 1) % 3, "correct": right}
+                    row |= dict.fromkeys(("p_entailment", "p_neutral", "p_contradiction"), 1 / 3) | {"label_mass": 0.5}
+                else:
+                    row |= {"gold": word, "prediction": f"{method} {word}", "f1": float(right), "em": float(right)}
+                    row |= {"f1_segmented": float(right), "n_new_tokens": 4, "stopped": True, "gold_lost": False}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _record(run: RunFolder, task: str, methods: list[str], word: str) -> None:
+    source = TaskConfig(task=task, data=word, tuning_limit=6, allow_overlap=True)
+    settings = {"prompt": f"{task}-v1", "instruction": "native", "max_new_tokens": 4}
+    facts = {"task": settings, "source": source.model_dump(mode="json"), "languages": list(LANGUAGES), "n_examples": 20}
+    run.update_manifest(
+        f"search {task}", SearchConfig(), chosen={"clas": {"alpha": -4.0}}, examples=["a"] * 6, task=settings
+    )
+    run.update_manifest(f"evaluate {task}", EvaluateConfig(), **facts, overlapping=18, methods=dict.fromkeys(methods))
+
+
+def _answers(word: str) -> pd.DataFrame:
+    names = ("id", "question", "gold", "unsteered", "steered")
+    return pd.DataFrame([{"language": code, **dict.fromkeys(names, f"{word} {code}")} for code in LANGUAGES])
+
+
+def _searched(rng: np.random.Generator) -> pd.DataFrame:
+    rows = [
+        ("xnli", alpha, 0.4, 0.2, language, 40 + alpha + rng.normal(), 6)
+        for alpha in (-4.0, -2.0, 0.0, 2.0)
+        for language in LANGUAGES
+    ]
+    return pd.DataFrame(rows, columns=["task", "alpha", "beta", "gamma", "language", "score", "n"])

@@ -1,0 +1,54 @@
+"""`clas-lens evaluate`, `search` and `run`: what they print and write, and refusals in one line."""
+
+import pandas as pd
+import pytest
+
+from clas_lens.cli import main
+
+TASK = ["--task", "xnli", "--data", "bundled", "--languages", "en", "de", "--instruction", "en"]
+
+
+@pytest.fixture(scope="module")
+def run(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    small = ["--languages", "en,de,zh", "--part", "statistics", "--limit", "5"]
+    assert main(["collect", "--model", str(folders["llama"]), *small, "--out", str(out)]) == 0
+    assert main(["categorize", str(out), "--layers", "2"]) == 0
+    return out
+
+
+def test_search_then_evaluate(run, capsys):
+    command = [*TASK, "--methods", "clas", "random", "--tuning-limit", "3"]
+    assert main(["search", str(run), *command, "--alphas", "-2", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "clas: chosen alpha=" in printed
+    assert "prompt passes; by independent runs 12" in printed
+    assert main(["evaluate", str(run), *TASK, "--methods", "base", "clas", "random", "--limit", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert f"from the search in {run / 'search'}" in printed
+    assert "xnli, correct in percent" in printed
+    rows = pd.read_parquet(run / "tables" / "xnli_rows.parquet")
+    assert rows.groupby(["language", "intervention"]).size().eq(4).all()
+    assert set(pd.read_parquet(run / "tables" / "xnli_comparison.parquet")["intervention"]) == {"clas", "random"}
+
+
+def test_an_overlap_is_refused_in_one_line(folders, tmp_path, capsys):
+    small = ["--model", str(folders["llama"]), "--languages", "en", "de", "--out", str(tmp_path)]
+    assert main(["collect", *small]) == 0
+    assert main(["categorize", str(tmp_path), "--layers", "2"]) == 0
+    assert main(["evaluate", str(tmp_path), *TASK, "--limit", "3"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("clas-lens: error: 3 of the 3 xnli examples to report on share")
+    assert main(["evaluate", str(tmp_path), *TASK, "--limit", "3", "--allow-overlap"]) == 0
+    assert "some of these examples were also used to measure or tune" in capsys.readouterr().out
+
+
+def test_dry_runs_print_a_plan_and_write_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "paper-qwen-xnli", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "6 methods x 15 languages x 5010 examples" in printed
+    assert "million tokens" in printed
+    assert not list(tmp_path.iterdir())
+    assert main(["run", "nope"]) == 1
+    assert "no study 'nope'" in capsys.readouterr().err
