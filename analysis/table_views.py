@@ -1,11 +1,12 @@
 """Tables to read: what `analysis.tables` holds, laid out as in the paper, as great-tables objects (all text escaped)."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from great_tables import GT, loc, style
+from great_tables import GT, html, loc, style
 
 from analysis.paper import paper_table
 from analysis.tables import decision_table, results_table
@@ -187,7 +188,9 @@ def _lay_out(
     view = view.cols_label({name: column.label for name, column in zip(ids, columns, strict=True)})
     for spanner, members in groupby(zip(ids, columns, strict=True), key=lambda pair: pair[1].spanner):
         inside = [name for name, _ in members]
-        view = view.tab_spanner(spanner, columns=inside, id=f"over {inside[0]}")
+        # great-tables takes a plain spanner for HTML, and {{...}} in any for units
+        shown = html(escape(spanner).replace("{", "&#123;"))
+        view = view.tab_spanner(shown, columns=inside, id=f"over {inside[0]}")
         view = view.tab_style(style.css("padding-left: 28px;"), [loc.body(inside[0]), loc.column_labels(inside[0])])
     for name, column in zip(ids, columns, strict=True):
         view = view.tab_style(style.text(weight="bold"), loc.body(name, column.bold)) if column.bold else view

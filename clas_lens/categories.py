@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.artifacts import load_tensors, save_tensors
+from clas_lens.display import bands, card, listed
 from clas_lens.presets import paper_bridge_layers
 from clas_lens.statistics import NeuronStatistics
 
@@ -112,6 +113,22 @@ class NeuronCategories:
             f"NeuronCategories({self.model.get('name')!r}, {self.n_layers} layers x {self.n_neurons} neurons, "
             f"{len(self.languages)} languages, {self.activity} > {self.threshold:g}: {', '.join(parts)})"
         )
+
+    def _repr_html_(self) -> str:
+        total = self.counts.numel()
+        counts = {category.label: int(self.mask(category).sum()) for category in NeuronCategory}
+        facts = {
+            "languages": listed(self.languages),
+            "active where": f"{self.activity} > {self.threshold:g}",
+            "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
+            **{label: f"{count:,} ({100 * count / total:.1f}%)" for label, count in counts.items()},
+        }
+        return card("NeuronCategories", self.model.get("name", "unnamed model"), facts, bands(self.percent_by_layer()))
+
+    def percent_by_layer(self) -> dict[str, list[float]]:
+        """Category label to the percentage of each layer's neurons."""
+        labels = self.labels
+        return {c.label: (100 * (labels == int(c)).double().mean(1)).tolist() for c in NeuronCategory}
 
     def header(self) -> dict[str, Any]:
         """What a file needs beside the tensors."""

@@ -17,6 +17,7 @@ from clas_lens.artifacts import (
     tensor_fingerprint,
 )
 from clas_lens.categories import NeuronCategories, NeuronCategory
+from clas_lens.display import bands, card, listed
 from clas_lens.edits import rescale_edits
 from clas_lens.languages import check_language
 from clas_lens.sites import LensModel
@@ -130,6 +131,20 @@ class Clas:
     def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
         """A rescaling a steered layer."""
         return rescale_edits(self.scale, self.layers, languages)
+
+    def _repr_html_(self) -> str:
+        chosen = list(self.layers)
+        partial, specific = int(self._partial[chosen].sum()), int(self._specific[chosen].sum())
+        facts = {
+            "layers": listed(self.layers),
+            "alpha, beta, gamma": f"{self.alpha:g}, {self.beta:g}, {self.gamma:g}",
+            "partial-shared": f"{partial:,} neurons x {1 + self.alpha * self.beta:g}",
+            "language-specific": f"{specific:,} neurons x {1 - self.alpha * self.gamma:g} (cut: {self.specific})",
+            "languages": f"{listed(self.categories.languages)}; {self.anchor} stays as it is",
+            "positions": self.positions,
+        }
+        picture = bands(self.categories.percent_by_layer(), marked=self.layers)
+        return card("Clas", self.categories.model.get("name", "unnamed model"), facts, picture)
 
     # --- files ---
 

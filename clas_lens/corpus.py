@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
+from clas_lens.display import bars, card, listed, shortened
 from clas_lens.languages import check_language
 from clas_lens.text_files import CorpusError, agreed_ids, json_rows, numbered_lines
 
@@ -94,6 +95,16 @@ class ParallelCorpus:
         return (
             f"ParallelCorpus({self.name!r}, {len(self)} examples x {len(self.texts)} languages: {' '.join(self.texts)})"
         )
+
+    def _repr_html_(self) -> str:
+        groups = "" if self.groups is None else f" in {self.n_independent:,} groups"
+        lengths = {code: sum(map(len, texts)) / len(texts) for code, texts in self.texts.items()}
+        facts = {
+            "examples": f"{len(self):,}{groups}, the same in every language",
+            "languages": listed(self.languages),
+            **{f"example {self.ids[0]}, {code}": shortened(self[code][0]) for code in self.languages[:3]},
+        }
+        return card("ParallelCorpus", self.name, facts, bars(lengths, "characters a text, mean"))
 
     @property
     def n_independent(self) -> int:

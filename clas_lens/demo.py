@@ -8,21 +8,22 @@ import pandas as pd
 from clas_lens.artifacts import content_key, model_fingerprint, resumed_table, save_table, write_text
 from clas_lens.categories import NeuronCategories
 from clas_lens.clas import Clas
-from clas_lens.config import DemoConfig
+from clas_lens.config import DemoConfig, ReportConfig
 from clas_lens.corpus import ParallelCorpus, bundled_items, bundled_languages
 from clas_lens.effects import measure_effects
 from clas_lens.generation import generate, prompt_ids
 from clas_lens.prompts import QA_PROMPT_VERSION, qa_prompt
+from clas_lens.report_data import WITHOUT_TASK, report_data_stage, report_layers
+from clas_lens.run_folder import RunFolder
 from clas_lens.sites import LensModel
-from clas_lens.steering import steer
-from clas_lens.study import (
-    RunFolder,
+from clas_lens.stages import (
     build_clas,
     categorize_stage,
     collect_stage,
     load_configured_corpus,
     load_configured_model,
 )
+from clas_lens.steering import steer
 from clas_lens.tokens import require_tokenizer
 
 Say = Callable[[str], None]
@@ -90,14 +91,14 @@ def answer_languages(config: DemoConfig, measured: Sequence[str]) -> tuple[str, 
 
 
 def effects_corpus(config: DemoConfig, corpus: ParallelCorpus) -> ParallelCorpus:
-    """The texts on which `demo` shows what steering changes: bundled passages, or else the first texts measured.
+    """The texts on which `demo` shows what steering changes: bundled sentences, or else the first texts measured.
 
     Raises:
         ValueError: the anchor is in neither.
     """
     wanted = list(dict.fromkeys([*corpus.languages, config.anchor]))
     if set(wanted) <= set(bundled_languages()):
-        return ParallelCorpus.bundled(wanted, fields=("passage",)).take(range(config.effect_texts))
+        return ParallelCorpus.bundled(wanted, fields=("entailment",)).take(range(config.effect_texts))
     if config.anchor not in corpus.languages:
         raise ValueError(
             f"the anchor {config.anchor!r} is not among the corpus's languages: {', '.join(corpus.languages)}"
@@ -113,7 +114,7 @@ def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> tuple[Ne
     say(f"loading {config.model}")
     model = load_configured_model(config)
     say("measuring every MLP neuron in every language")
-    collect_stage(config, run, model, corpus, progress=progress)
+    stats = collect_stage(config, run, model, corpus, progress=progress)
     cats, layers = categorize_stage(config, run)
     say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
     clas = build_clas(config, cats, layers)
@@ -128,11 +129,27 @@ def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> tuple[Ne
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
         out=run.rows / "effects",
+        representations=run.representations,
+        more_layers=report_layers(clas.layers, stats.n_layers),
         progress=progress,
     )
     save_table(run.tables / "effects.parquet", "steering effects", effects, {})
     run.update_manifest("demo", config, clas=clas.settings(), effects=effects.to_dict("records"))
     write_text(run.root / "summary.md", summary(config, cats, clas, answers, effects))
+    say("collecting what the report shows")
+    report_data_stage(
+        ReportConfig(examples=len(compared), neuron_languages=4),
+        run,
+        model,
+        stats,
+        cats,
+        {WITHOUT_TASK: clas},
+        measured=corpus,
+        read=compared,
+        batch_size=config.batch_size,
+        max_tokens=config.max_tokens,
+        progress=progress,
+    )
     return cats, layers
 
 

@@ -11,11 +11,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from clas_lens.artifacts import content_key, model_fingerprint, resumed_table, save_table
+from clas_lens.generation import end_token_ids
 from clas_lens.leakage import check_overlap, overlapping
 from clas_lens.prompts import EncodedPrompt
 from clas_lens.shared_layers import LayerCount, SharedPrompt, first_layer
 from clas_lens.sites import LensModel, check_mlp_hooks, device_of
-from clas_lens.steering import Intervention
+from clas_lens.steering import Intervention, steerings_on
 from clas_lens.tasks.base import Example, Task
 from clas_lens.tokens import forward_batches, pad
 
@@ -78,7 +79,23 @@ def named(intervention: Intervention | Interventions | None) -> dict[str, Interv
             raise EvaluationError("no interventions given; None is the unsteered model")
         return dict(intervention)
     inner = getattr(intervention, "inner", intervention)
-    return {type(inner).__name__.lower(): intervention}
+    return {getattr(inner, "name", type(inner).__name__.lower()): intervention}
+
+
+def _check_bare(model: LensModel, *, kept: bool) -> None:
+    """Rows are of the named interventions alone: nothing else may change the model while they are made.
+
+    Raises:
+        EvaluationError: inside `steer`; or with hooks of the user's own, if the rows are kept in files.
+    """
+    if steerings_on(model):
+        raise EvaluationError("the model is steered already: call evaluate outside `steer` and name the intervention")
+    hooked_at = [name for name, point in model.hook_dict.items() if point.fwd_hooks]
+    if kept and hooked_at:
+        raise EvaluationError(
+            f"the model has hooks of yours (at {hooked_at[0]!r}), and files of rows cannot say what they do: "
+            "evaluate without out=, or remove them"
+        )
 
 
 @dataclass
@@ -117,9 +134,13 @@ class Evaluation:
         if missing or not self.languages:
             asked = f"no language {missing[0]!r}" if missing else "no languages given"
             raise EvaluationError(f"{task.name}: {asked}; available: {', '.join(task.languages)}")
-        for intervention in interventions.values():
+        for name, intervention in interventions.items():
             if intervention is not None:
                 intervention.check(model)
+                intervention.edits(self.languages)  # raises now, not hours on, for a language that it does not know
+                if intervention.positions == "generated" and not task.generates:
+                    raise EvaluationError(f"{name!r} steers generated tokens only, and {task.name} generates none")
+        _check_bare(model, kept=out is not None)
         if not allow_overlap:
             check_overlap(task, interventions)
         self.model, self.task, self.interventions = model, task, dict(interventions)
@@ -128,8 +149,9 @@ class Evaluation:
         self.count = LayerCount(model.cfg.n_layers)
         self._overlap = {name: overlapping(task, chosen) for name, chosen in interventions.items()}
         self._columns = task.columns(model)
+        self._starts: dict[str, int] = {}
         self._settings = task.settings(model)
-        self._inputs = (self._settings, model_fingerprint(model))
+        self._inputs = (self._settings, model_fingerprint(model), sorted(end_token_ids(model)))
 
     def rows(self) -> pd.DataFrame:
         """Run what is not there yet and return everything."""
@@ -144,6 +166,8 @@ class Evaluation:
     def _language(self, language: str, bar: "tqdm[Any]") -> pd.DataFrame:
         prompts = self.task.prompts(self.model, language)
         whole = _Chunk(language, -1, self.task.examples(language), prompts)
+        steered = {name: chosen for name, chosen in self.interventions.items() if chosen is not None}
+        self._starts = {name: first_layer(chosen, [language]) for name, chosen in steered.items()}
         done = {name: self._resumed(whole, name) for name in self.interventions}
         bar.update(sum(len(table) for table in done.values() if table is not None))
         todo = [name for name, table in done.items() if table is None]
@@ -181,7 +205,7 @@ class Evaluation:
         steered = {name: chosen for name in names if (chosen := self.interventions[name]) is not None}
         # A single setting gains nothing from running its lower layers apart.
         shared = len(names) > 1
-        starts = {first_layer(chosen, [chunk.language]) for chosen in steered.values()} if shared else set()
+        starts = {self._starts[name] for name in steered} if shared else set()
         for rows in forward_batches([len(row) for row in ids], self.batch_size, device_of(self.model)):
             prompt = SharedPrompt(
                 self.model,
@@ -193,7 +217,7 @@ class Evaluation:
             )
             for name in names:
                 if name in steered:
-                    with prompt.steered(steered[name], chunk.language) as answering:
+                    with prompt.steered(steered[name], chunk.language, self._starts[name]) as answering:
                         found = self.task.answer(self.model, answering)
                 else:
                     found = self.task.answer(self.model, prompt.unsteered())
@@ -229,7 +253,7 @@ class Evaluation:
         return content_key(
             self._inputs,
             None if intervention is None else intervention.fingerprint(),
-            [example.id for example in chunk.examples],
+            [vars(example) for example in chunk.examples],
             [prompt.ids for prompt in chunk.prompts],
             sorted(self._overlap[name]),
         )

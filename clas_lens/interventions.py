@@ -6,6 +6,7 @@ from typing import Protocol
 from clas_lens import clas, controls, noise, overwrite
 from clas_lens.artifacts import ArtifactError
 from clas_lens.steering import Intervention
+from clas_lens.tuned import Tuned, tuned_on
 from clas_lens.vectors import AddVector, Incline
 
 
@@ -28,7 +29,7 @@ BY_FILE: dict[str, Loadable] = {
 
 
 def load_intervention(folder: str | Path) -> Intervention:
-    """The intervention that `save_pretrained` wrote into `folder`, of whichever kind.
+    """The intervention that `save_pretrained` wrote into `folder`, of whichever kind; a tuned one is `Tuned` again.
 
     Raises:
         ArtifactError: none there or several, or a damaged file.
@@ -38,4 +39,6 @@ def load_intervention(folder: str | Path) -> Intervention:
         raise ArtifactError(
             f"{folder} must hold one intervention, found {', '.join(found) or 'none'}; possible: {', '.join(BY_FILE)}"
         )
-    return BY_FILE[found[0]].from_pretrained(folder)
+    intervention = BY_FILE[found[0]].from_pretrained(folder)
+    examples = tuned_on(folder)
+    return Tuned(intervention, examples) if examples else intervention

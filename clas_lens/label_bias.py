@@ -4,6 +4,7 @@ A steered model can gain on XNLI by answering "neutral" less often. This says ho
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,24 @@ from scipy.special import log_softmax
 
 from clas_lens.tasks.xnli import LABELS
 
+
+@dataclass(frozen=True)
+class LabelBias:
+    """What `fit_label_bias` found.
+
+    Attributes:
+        biases: language to one addition a label.
+        groups: the premises that it was fitted on.
+    """
+
+    biases: Mapping[str, tuple[float, ...]]
+    groups: frozenset[str]
+
+
 COLUMNS = [f"p_{label}" for label in LABELS]
 
 
-def fit_label_bias(rows: pd.DataFrame, *, ridge: float = 1.0) -> dict[str, tuple[float, ...]]:
+def fit_label_bias(rows: pd.DataFrame, *, ridge: float = 1.0) -> LabelBias:
     """One addition to each label's log-probability, per language, by penalised maximum likelihood.
 
     Args:
@@ -27,7 +42,8 @@ def fit_label_bias(rows: pd.DataFrame, *, ridge: float = 1.0) -> dict[str, tuple
         ValueError: rows without label probabilities, or of several interventions.
     """
     _check(rows)
-    return {str(language): _fit(table, ridge) for language, table in rows.groupby("language", sort=False)}
+    biases = {str(language): _fit(table, ridge) for language, table in rows.groupby("language", sort=False)}
+    return LabelBias(biases, frozenset(rows["group"]))
 
 
 def _fit(rows: pd.DataFrame, ridge: float) -> tuple[float, ...]:
@@ -42,22 +58,29 @@ def _fit(rows: pd.DataFrame, ridge: float) -> tuple[float, ...]:
 
 
 def with_label_bias(
-    rows: pd.DataFrame, bias: Mapping[str, tuple[float, ...]], *, name: str = "label-bias"
+    rows: pd.DataFrame, bias: LabelBias, *, name: str = "label-bias", allow_overlap: bool = False
 ) -> pd.DataFrame:
     """The same rows as they would be with a bias: new probabilities, predictions and `correct`, under another name.
 
     Raises:
-        ValueError: as in `fit_label_bias`, or a language without a bias.
+        ValueError: as in `fit_label_bias`, a language without a bias, or premises that the bias was fitted on, unless
+            `allow_overlap`; the column `overlap` then says which.
     """
     _check(rows)
-    missing = sorted(set(rows["language"]) - set(bias))
+    missing = sorted(set(rows["language"]) - set(bias.biases))
     if missing:
-        raise ValueError(f"no bias for {', '.join(missing)}; fitted: {', '.join(bias)}")
-    shift = np.array([bias[language] for language in rows["language"]])
+        raise ValueError(f"no bias for {', '.join(missing)}; fitted: {', '.join(bias.biases)}")
+    overlap = rows["group"].isin(bias.groups)
+    if overlap.any() and not allow_overlap:
+        raise ValueError(
+            f"{int(overlap.sum())} of {len(rows)} rows are of premises that the bias was fitted on: fit on the validation "
+            "split and report on the test split, or say allow_overlap=True"
+        )
+    shift = np.array([bias.biases[language] for language in rows["language"]])
     probabilities = np.exp(log_softmax(_log_probabilities(rows) + shift, axis=1))
     prediction = probabilities.argmax(1)
     table = rows.assign(intervention=name, prediction=prediction, correct=prediction == rows["gold"].to_numpy())
-    table[COLUMNS] = probabilities
+    table[COLUMNS], table["overlap"] = probabilities, overlap
     return table
 
 
@@ -67,7 +90,7 @@ def _log_probabilities(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _check(rows: pd.DataFrame) -> None:
-    lacking = [column for column in ("language", "intervention", "gold", *COLUMNS) if column not in rows]
+    lacking = [column for column in ("language", "intervention", "group", "gold", *COLUMNS) if column not in rows]
     if lacking:
         raise ValueError(f"not XNLI rows: no column {lacking[0]!r}; there are: {', '.join(rows.columns)}")
     names = list(rows["intervention"].unique())

@@ -139,7 +139,13 @@ class Overwrite:
             anchor=anchor,
             missing=missing,
             positions=positions,
-            origin={"statistic": statistic, "percentile": percentile, "as_released": as_released, "of": of},
+            origin={
+                "statistic": statistic,
+                "percentile": percentile,
+                "as_released": as_released,
+                "of": of,
+                "example_keys": stats.source()["example_keys"],
+            },
         )
 
     @cached_property
@@ -171,8 +177,9 @@ class Overwrite:
 
     @property
     def source(self) -> Mapping[str, Any]:
-        """What the neurons were selected on."""
-        return self.selection.source
+        """What the neurons were selected on; the examples are also those of the constants."""
+        keys = {*self.selection.source.get("example_keys", ()), *self.origin.get("example_keys", ())}
+        return {**self.selection.source, "example_keys": sorted(keys)}
 
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless the neurons are this model's, with a gate if that is overwritten."""

@@ -9,10 +9,10 @@ import pandas as pd
 
 from clas_lens.artifacts import load_table, save_table
 from clas_lens.evaluation import Evaluation, EvaluationError
-from clas_lens.leakage import Tuned
 from clas_lens.sites import LensModel
 from clas_lens.steering import Intervention
 from clas_lens.tasks.base import Task
+from clas_lens.tuned import Tuned
 
 KIND = "search"
 # The axes of the paper's Figures 5 and 6.
@@ -31,9 +31,10 @@ class SearchResult:
 
     Attributes:
         table: one row a setting and language: `task`, `alpha`, `beta`, `gamma` (empty where the intervention has none),
-            `language`, `score` (percent), `n` (examples).
-        chosen: the best setting's strengths: the highest mean score over the languages that are not the anchor; of equal
-            ones the weakest (smallest |alpha|, then |beta|, |gamma|).
+            `language`, `score` (percent), `n` (examples), `overlap` (whether the
+            neurons were measured on some of them).
+        chosen: the best setting of the strengths that were varied: the highest mean score over the languages that are not
+            the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|).
         intervention: the best setting, which remembers the examples that it was tuned on.
         passes, passes_independent: prompt passes that were run, in whole forward passes of one prompt, and what independent
             runs would have taken; 0 for what was read from files.
@@ -70,9 +71,12 @@ class SearchResult:
             EvaluationError: the search was over another intervention.
         """
         table, header = load_table(Path(path), KIND)
-        tuned = Tuned(replace(intervention, **header["chosen"]), frozenset(header["tuned_on"]))  # type: ignore[type-var]
+        inner = intervention.inner if isinstance(intervention, Tuned) else intervention
+        tuned = Tuned(replace(inner, **header["chosen"]), frozenset(header["tuned_on"]))  # type: ignore[type-var]
         if tuned.fingerprint() != header["intervention"]:
-            raise EvaluationError(f"{path} was searched over another intervention than this one; search again")
+            raise EvaluationError(
+                f"{path} was searched over another intervention, or with other strengths, than this one; search again"
+            )
         return cls(table, header["chosen"], tuned, header["passes"], header["passes_independent"])
 
 
@@ -135,7 +139,8 @@ def search(
     own = [strength for strength in STRENGTHS if hasattr(inner, strength)]
     names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
     unknown = {key for setting in settings for key in setting} - set(own)
-    if not settings or unknown or len(set(names)) != len(names):
+    uneven = len({tuple(setting) for setting in settings}) > 1
+    if not settings or unknown or uneven or len(set(names)) != len(names):
         raise EvaluationError(
             f"a search needs different settings of {', '.join(own)} (all that {type(inner).__name__} has); "
             f"got {names or 'none'}"
@@ -146,7 +151,11 @@ def search(
     }
     run = Evaluation(model, task, grid, **options)
     rows = run.rows()
-    scores = rows.groupby(["intervention", "language"], sort=False)[task.metric].agg(["mean", "size"]).reset_index()
+    scores = (
+        rows.groupby(["intervention", "language"], sort=False)
+        .agg(mean=(task.metric, "mean"), n=(task.metric, "size"), overlap=("overlap", "any"))
+        .reset_index()
+    )
     table = pd.DataFrame(
         [
             {
@@ -155,13 +164,15 @@ def search(
                 "language": language,
                 "score": 100.0 * mean,
                 "n": size,
+                "overlap": overlap,
             }
-            for name, language, mean, size in scores.itertuples(index=False)
+            for name, language, mean, size, overlap in scores.itertuples(index=False)
         ]
     )
     best = _best(table, inner.anchor)
-    chosen = {strength: float(best[strength]) for strength in own}
-    tuned = Tuned(replace(inner, **chosen), task.example_keys())  # type: ignore[type-var]
+    chosen = {strength: float(best[strength]) for strength in settings[0]}
+    before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
+    tuned = Tuned(replace(inner, **chosen), task.example_keys() | before)  # type: ignore[type-var]
     return SearchResult(table, chosen, tuned, run.count.passes, float(run.count.settings))
 
 

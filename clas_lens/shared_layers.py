@@ -23,32 +23,58 @@ def first_layer(intervention: Intervention, languages: Sequence[str]) -> int:
     return min(int(name.split(".")[1]) for name in intervention.edits(languages))
 
 
+@dataclass
+class BlockForm:
+    """What a model's blocks hand on: the residual stream, or (in some families on the bridge) a tuple that starts with it."""
+
+    tuples: bool = False
+
+    def of(self, residual: Any) -> Any:
+        """The residual stream as a block would hand it on."""
+        return (residual,) if self.tuples else residual
+
+
 @contextmanager
-def only_layers(model: LensModel, start: int, stop: int, residual: Tensor | None = None) -> Iterator[None]:
+def only_layers(
+    model: LensModel, start: int, stop: int, residual: Tensor | None = None, *, form: BlockForm | None = None
+) -> Iterator[None]:
     """Forward passes inside run the blocks `start` to `stop - 1` alone; `residual` is taken as what enters block `start`.
 
     Each block below hands on `residual`, each block from `stop` on its own input, instead of computing anything (nor do
     their hooks fire). That works for both backends, which call their blocks one by one. The embedding and the unembedding
     at the last position are still computed; after a pass that stops early the logits mean nothing.
+
+    Args:
+        form: what blocks hand on; a pass from block 0 finds out and writes it there.
     """
+    shape = BlockForm() if form is None else form
 
     def hand_on_residual(*inputs: Any, **options: Any) -> Any:
-        return residual
+        return shape.of(residual)
 
     def hand_on_input(*inputs: Any, **options: Any) -> Any:
-        return inputs[0] if inputs else options["hidden_states"]
+        return shape.of(inputs[0] if inputs else options["hidden_states"])
 
-    patched = []
+    def see(block: Any, inputs: Any, output: Any) -> None:
+        shape.tuples = isinstance(output, tuple)
+
+    skipped = [block for index, block in enumerate(model.blocks) if index < start or index >= stop]
+    own = [vars(block).get("forward") for block in skipped]
+    seeing = model.blocks[0].register_forward_hook(see) if start == 0 < stop else None
     try:
         for index, block in enumerate(model.blocks):
             if index < start or index >= stop:
                 # An attribute of the instance hides the method of its class; the bridge's blocks redefine setattr.
                 vars(block)["forward"] = hand_on_residual if index < start else hand_on_input
-                patched.append(block)
         yield
     finally:
-        for block in patched:
-            del vars(block)["forward"]
+        if seeing is not None:
+            seeing.remove()
+        for block, forward in zip(skipped, own, strict=True):
+            if forward is None:
+                vars(block).pop("forward", None)
+            else:
+                vars(block)["forward"] = forward
 
 
 @dataclass
@@ -101,6 +127,7 @@ class SharedPrompt:
     ) -> None:
         self._model, self._batch, self._columns, self._count = model, batch, columns, count
         self._residuals: dict[int, Tensor] = {}
+        self._form = BlockForm()
         self._unsteered: Answering | None = None
         last = max(starts, default=0)
         if unsteered or last:
@@ -117,7 +144,7 @@ class SharedPrompt:
         decoder = make_decoder(self._model, len(self._batch.rows))
         # The output of the block below, because the block at `stop` itself may not run.
         hooks = [(residual_name(layer - 1), on_residual(layer)) for layer in wanted]
-        with hooked(self._model, hooks), only_layers(self._model, 0, stop):
+        with hooked(self._model, hooks), only_layers(self._model, 0, stop, form=self._form):
             logits = self._prompt(decoder)
         self._lower = decoder.cached(max(wanted, default=0))
         self._count.ran(len(self._batch.rows), stop)
@@ -134,13 +161,20 @@ class SharedPrompt:
         return self._unsteered
 
     @contextmanager
-    def steered(self, intervention: Intervention, language: str) -> Iterator[Answering]:
-        """The same with the model steered inside; all rows are in `language`."""
-        start = first_layer(intervention, [language])
+    def steered(self, intervention: Intervention, language: str, start: int) -> Iterator[Answering]:
+        """The same with the model steered inside; all rows are in `language`.
+
+        Args:
+            start: the first layer that the intervention changes (`first_layer`).
+        """
         start = start if start in self._residuals else 0
         decoder = make_decoder(self._model, len(self._batch.rows))
-        with steer(self._model, intervention, language):
-            with only_layers(self._model, start, self._model.cfg.n_layers, self._residuals.get(start)):
+        # A batch whose rows all end at their first token generates nothing to steer.
+        with steer(self._model, intervention, language, must_fire=intervention.positions != "generated"):
+            above = only_layers(
+                self._model, start, self._model.cfg.n_layers, self._residuals.get(start), form=self._form
+            )
+            with above:
                 logits = self._prompt(decoder)
             if start:
                 decoder.adopt(self._lower, start)

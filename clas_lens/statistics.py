@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clas_lens.accumulate import TENSORS, NeuronAccumulator, Pooling
 from clas_lens.artifacts import ArtifactError, example_keys, load_tensors, save_tensors
+from clas_lens.display import card, line, listed
 
 Quantity = Literal["h", "gate", "gate_act"]
 KIND = "neuron statistics"
@@ -128,6 +129,19 @@ class NeuronStatistics:
             f"{self.n_neurons} neurons, {int(self.n_samples.sum())} samples, {int(self.n_tokens.sum())} tokens, "
             f"pooling={self.pooling!r})"
         )
+
+    def _repr_html_(self) -> str:
+        rates = self.firing_rate.double().mean(2)
+        facts = {
+            "languages": listed(self.languages),
+            "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
+            "texts": f"{len(self.example_ids):,} examples of {self.settings.get('corpus', 'unnamed texts')}, "
+            f"{int(self.n_samples.sum()):,} samples, {int(self.n_tokens.sum()):,} tokens, pooling {self.pooling!r}",
+            "P(h > 0)": f"{100 * float(rates.mean()):.1f}% over all neurons and languages",
+        }
+        middle, low, high = rates.mean(0).tolist(), rates.amin(0).tolist(), rates.amax(0).tolist()
+        picture = line(middle, low, high, f"P(h > 0), 0 to 1, by layer, 0 to {self.n_layers - 1}; band: all languages")
+        return card("NeuronStatistics", self.model.get("name", "unnamed model"), facts, picture)
 
     @classmethod
     def from_accumulators(

@@ -190,7 +190,9 @@ def steerings_on(model: LensModel) -> list[Steering]:
 
 
 @contextmanager
-def steer(model: LensModel, intervention: Intervention, language: str | Sequence[str]) -> Iterator[Steering]:
+def steer(
+    model: LensModel, intervention: Intervention, language: str | Sequence[str], *, must_fire: bool = True
+) -> Iterator[Steering]:
     """Steer every forward pass inside: `model(...)`, `run_with_cache`, `run_with_hooks`, `generate`.
 
     It nests, with itself and with your own hooks, and leaves nothing behind, whatever is raised inside. `run_with_cache`
@@ -198,6 +200,7 @@ def steer(model: LensModel, intervention: Intervention, language: str | Sequence
 
     Args:
         language: of the whole batch, or one a batch row.
+        must_fire: False lets an intervention pass that never fired, such as one on generated tokens when none was generated.
 
     Raises:
         SteeringError: categories of another model, a batch of another size than the list of languages; at the end, an
@@ -220,7 +223,7 @@ def steer(model: LensModel, intervention: Intervention, language: str | Sequence
         finally:
             active.remove(steering)
     silent = [name for name, count in steering.fired.items() if count == 0]
-    if silent:
+    if silent and must_fire:
         raise SteeringError(_why_silent(silent, intervention.positions))
 
 

@@ -8,8 +8,10 @@ import torch
 
 import clas_lens as cl
 from clas_lens.evaluation import Evaluation, EvaluationError, evaluate
-from clas_lens.leakage import LeakageError, Tuned
+from clas_lens.leakage import LeakageError
+from clas_lens.sites import hooked
 from clas_lens.tasks import XNLI, XQuAD
+from clas_lens.tuned import Tuned
 
 QUIET = {"progress": False}
 
@@ -124,6 +126,45 @@ def test_statistics_on_the_reported_passages_are_an_overlap_too(llama, xnli):
     clas = cl.Clas(cl.categorize(cl.collect_statistics(llama, own, **QUIET)), layers=(2,))
     with pytest.raises(LeakageError, match=f"such as 'bundled/{passage}"):
         evaluate(llama, xnli, clas, **QUIET)
+
+
+def test_changed_golds_are_scored_again(llama, xnli, tmp_path):
+    evaluate(llama, xnli, out=tmp_path, **QUIET)
+    changed = XNLI("bundled", ("en", "de"), limit=5, instruction="en", style="plain")
+    flipped = {code: tuple(replace(e, gold=2 - e.gold) for e in of) for code, of in changed.chosen.items()}
+    object.__setattr__(changed, "chosen", flipped)
+    rows = evaluate(llama, changed, out=tmp_path, **QUIET)
+    assert rows["gold"].tolist() == [e.gold for code in ("en", "de") for e in flipped[code]]
+
+
+def test_rows_are_of_the_named_interventions_alone(model, xnli, clas, tmp_path):
+    with cl.steer(model, cl.Clas(clas.categories, layers=(2,)), "de", must_fire=False):
+        with pytest.raises(EvaluationError, match="steered already"):
+            evaluate(model, xnli, **QUIET)
+    with hooked(model, [("blocks.1.hook_resid_post", lambda x, hook: x)]):
+        with pytest.raises(EvaluationError, match="hooks of yours .at 'blocks.1.*without out="):
+            evaluate(model, xnli, out=tmp_path, **QUIET)
+        evaluate(model, xnli, languages=["en"], **QUIET)
+
+
+def test_a_language_that_an_intervention_cannot_serve_is_refused_at_once(llama, xquad, small_cats):
+    clas = cl.Clas(small_cats, layers=(2,), specific="current")
+    other = XNLI("bundled", ("en", "sw"), limit=2, instruction="en", style="plain")
+    with pytest.raises(ValueError, match="no language-specific neurons for 'sw'"):
+        evaluate(llama, other, clas, **QUIET)
+
+
+def test_steering_generated_tokens_only(llama, xquad, xnli, small_cats):
+    clas = cl.Clas(small_cats, layers=(2,), alpha=5.0, positions="generated")
+    with pytest.raises(EvaluationError, match="'clas' steers generated tokens only, and xnli generates none"):
+        evaluate(llama, xnli, clas, **QUIET)
+    first = evaluate(llama, xquad, languages=["de"], **QUIET)
+    steered = evaluate(llama, xquad, {"base": None, "clas": clas}, languages=["de"], **QUIET)
+    close(steered[steered["intervention"] == "base"].reset_index(drop=True), first)
+    with pytest.MonkeyPatch.context() as patch:  # every row of every batch ends at its first token
+        patch.setattr("clas_lens.generation.end_token_ids", lambda model: set(range(600)))
+        rows = evaluate(llama, xquad, clas, languages=["de"], **QUIET)
+    assert (rows["n_new_tokens"] == 1).all()
 
 
 def test_names(llama, xnli, clas):

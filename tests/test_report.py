@@ -167,7 +167,10 @@ def test_the_paper_stands_beside_ones_own(full, tmp_path):
     table = paper_beside(RunData.open(full.root), "xnli")
     german = dict(zip(table.headings, table.rows[[row[0] for row in table.rows].index("de")], strict=True))
     assert (german["Llama"], german["Llama CLAS"], german["Qwen CLAS"]) == ("43.65", "+1.62", "+0.77")
-    assert german["yours clas"] == "\N{MINUS SIGN}10.00" or german["yours clas"].startswith("\N{MINUS SIGN}")
+    rows = pd.read_parquet(full.tables / "xnli_rows.parquet").query("language == 'de'")
+    means = rows.groupby("intervention")["correct"].mean()
+    assert german["yours"] == f"{100 * means['base']:.2f}"
+    assert german["yours clas"].replace("\N{MINUS SIGN}", "-") == f"{100 * (means['clas'] - means['base']):+.2f}"
     RunFolder(tmp_path).update_manifest("categorize", CategorizeConfig(), bridge_layers=[], languages=[])
     assert "Your columns come with: clas-lens evaluate" in paper_beside(RunData.open(tmp_path), "xquad").note
 
@@ -220,8 +223,10 @@ def test_report_and_figures_commands(full, capsys, monkeypatch):
     monkeypatch.setattr("clas_lens.models.load_model", lambda *args, **kwargs: pytest.fail("a model was loaded"))
     assert main(["report", str(full.root)]) == 0
     assert capsys.readouterr().out.strip() == str(full.root / "report.html")
-    assert main(["figures", str(full.root), "--format", "gif"]) == 1
-    assert "unknown format 'gif'; available: html, png, svg, pdf" in capsys.readouterr().err
+    assert main(["figures", str(full.root)]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert str(full.figures / "neuron_browser.html") in written
+    assert all((full.figures / f"{name}.json").is_file() for name in drawn_figures(RunData.open(full.root)))
     assert main(["report", str(full.root / "tables")]) == 1
     assert "is not a run folder" in capsys.readouterr().err
 
@@ -235,6 +240,11 @@ def test_figures_as_files(tmp_path):
     assert [path.name for path in written] == ["one.html", "two.html"]
     assert (tmp_path / "one.json").is_file()
     assert save_figure(figures["one"], tmp_path / "three") == tmp_path / "three.html"
+
+
+def test_unknown_formats_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(SystemExit):
+        main(["figures", str(tmp_path), "--format", "gif"])
 
 
 def test_pictures_without_a_browser_say_what_to_install(tmp_path, monkeypatch):

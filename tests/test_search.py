@@ -34,7 +34,7 @@ def test_equal_to_independent_runs_with_fewer_layers(model, small_cats, task):
         pd.testing.assert_series_equal(searched, alone[searched.index], check_names=False)
     assert found.passes_independent == 3 * 12
     assert found.passes == pytest.approx(12 * (3 + 3 * 2) / 5)
-    assert list(found.table.columns) == ["task", "alpha", "beta", "gamma", "language", "score", "n"]
+    assert list(found.table.columns) == ["task", "alpha", "beta", "gamma", "language", "score", "n", "overlap"]
     assert (found.table["n"] == 4).all()
     assert (found.table["beta"] == 0.4).all()
 
@@ -64,6 +64,27 @@ def test_a_tuned_intervention_is_not_reported_on_what_it_was_tuned_on(llama, tas
     assert again.intervention.fingerprint() == found.intervention.fingerprint()
     with pytest.raises(EvaluationError, match="searched over another intervention"):
         SearchResult.load(tmp_path / "alpha.parquet", cl.Clas(clas.categories, layers=(2,)))
+
+
+def test_what_was_tuned_on_is_never_forgotten(llama, task, clas, tmp_path):
+    """Not by a second search, not by a file."""
+    other = XNLI("bundled", ("de",), split="test", limit=3, instruction="en", style="plain")
+    first = search_alpha(llama, other, clas, (0.0, 1.0), **QUIET)
+    second = search_beta_gamma(llama, task, first.intervention, (0.4,), (0.2,), **QUIET)
+    assert second.intervention.tuned_on == other.example_keys() | task.example_keys()
+    read = cl.load_intervention(second.intervention.save_pretrained(tmp_path))
+    assert read.fingerprint() == second.intervention.fingerprint()
+    for tuned in (second.intervention, read):
+        with pytest.raises(LeakageError, match="3 of the 3 xnli examples"):
+            evaluate(llama, other, tuned, **QUIET)
+
+
+def test_only_what_was_varied_is_chosen(llama, task, clas, tmp_path):
+    found = search_alpha(llama, task, clas, ALPHAS, languages=["de"], **QUIET)
+    assert list(found.chosen) == ["alpha"]
+    path = found.save(tmp_path / "alpha.parquet")
+    with pytest.raises(EvaluationError, match="with other strengths"):
+        SearchResult.load(path, cl.Clas(clas.categories, layers=(3,), beta=0.9))
 
 
 def test_beta_and_gamma(llama, task, clas, tmp_path):

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import assert_no_hooks
+from conftest import assert_no_hooks, tiny_tokenizer
+from transformers import BloomConfig, BloomForCausalLM
 
 import clas_lens as cl
 from clas_lens.generation import generate_tokens, greedy
@@ -33,7 +34,7 @@ def test_every_setting_equals_an_independent_run(each_model, clas):
     torch.testing.assert_close(unsteered, last_logits(each_model, batch.tokens, batch.attention_mask), rtol=0, atol=0)
     for alpha in (-2.0, 0.5, 3.0):
         setting = replace(clas, alpha=alpha)
-        with prompt.steered(setting, "de") as (_, logits):
+        with prompt.steered(setting, "de", 2) as (_, logits):
             pass
         with cl.steer(each_model, setting, "de"):
             alone = last_logits(each_model, batch.tokens, batch.attention_mask)
@@ -48,7 +49,7 @@ def test_generation_goes_on_from_a_shared_prompt(each_model, clas):
     prompt, _, _ = shared(each_model, {2}, unsteered=True)
     options = {"max_new_tokens": 9, "stop_at_newline": False}
     for setting in (clas, replace(clas, alpha=2.0)):
-        with prompt.steered(setting, "zh") as answering:
+        with prompt.steered(setting, "zh", 2) as answering:
             found, _ = greedy(each_model, *answering, **options)
         with cl.steer(each_model, setting, "zh"):
             assert found == generate_tokens(each_model, IDS, max_new_tokens=9)
@@ -64,7 +65,7 @@ def test_without_the_unsteered_run_no_layer_above_the_start_is_run(model, small_
     with hooked(model, hooks):
         prompt, _, count = shared(model, {3}, unsteered=False)
         assert ran == [0, 1, 2]
-        with prompt.steered(clas, "de"):
+        with prompt.steered(clas, "de", 3):
             pass
     assert ran == [0, 1, 2, 3, 4]
     assert count.layers == 3 * 5
@@ -74,9 +75,9 @@ def test_some_columns_of_the_logits(each_model, clas):
     whole, _, _ = shared(each_model, {2}, unsteered=True)
     some, _, _ = shared(each_model, {2}, unsteered=True, columns=(17, 15))
     torch.testing.assert_close(some.unsteered()[1], whole.unsteered()[1][:, [17, 15]], rtol=1e-5, atol=1e-5)
-    with whole.steered(clas, "de") as (_, expected):
+    with whole.steered(clas, "de", 2) as (_, expected):
         pass
-    with some.steered(clas, "de") as (_, found):
+    with some.steered(clas, "de", 2) as (_, found):
         pass
     torch.testing.assert_close(found, expected[:, [17, 15]], rtol=1e-5, atol=1e-5)
 
@@ -86,6 +87,35 @@ def test_blocks_are_whole_again_after_an_error(model):
         raise KeyError
     assert not [block for block in model.blocks if "forward" in vars(block)]
     assert_no_hooks(model)
+
+
+def test_a_users_own_forward_stays(llama):
+    own = llama.blocks[0].forward
+
+    def wrapped(*inputs, **options):
+        return own(*inputs, **options)
+
+    llama.blocks[0].forward = wrapped
+    try:
+        with only_layers(llama, 1, 4, torch.zeros(1, 1, 32)):
+            assert llama.blocks[0].forward is not wrapped
+        assert llama.blocks[0].forward is wrapped
+    finally:
+        del llama.blocks[0].forward
+
+
+def test_blocks_that_hand_on_tuples():
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=4, n_head=4)
+    tokenizer = tiny_tokenizer(bos=True)
+    model = cl.load_model(BloomForCausalLM(config).eval(), tokenizer=tokenizer, backend="bridge", device="cpu")
+    batch = pad([(1, 5, 9, 30)], [0])
+    prompt = SharedPrompt(model, batch, {2}, unsteered=False, columns=None, count=LayerCount(4))
+    vector = cl.AddVector(torch.ones(1, 32), ("de",), layer=2)
+    with prompt.steered(vector, "de", 2) as (_, found):
+        pass
+    with cl.steer(model, vector, "de"):
+        torch.testing.assert_close(found, last_logits(model, batch.tokens, batch.attention_mask))
 
 
 def test_first_layer(small_cats):

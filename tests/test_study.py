@@ -11,11 +11,13 @@ from typing import get_args
 
 import pandas as pd
 import pytest
+from conftest import shared_data
 
 from clas_lens.artifacts import ArtifactError
-from clas_lens.config import Method, StudyConfig
+from clas_lens.config import Method, StudyConfig, TaskConfig
+from clas_lens.evaluation_stages import task_for
 from clas_lens.interventions import load_intervention
-from clas_lens.plan import plan_study
+from clas_lens.plan import _examples, plan_study
 from clas_lens.run_folder import RunFolder
 from clas_lens.studies import StudyError, load_study, shipped_studies
 from clas_lens.study import run_study
@@ -182,14 +184,22 @@ def test_shipped_studies_are_studies():
 
 
 def test_plans_count_what_is_asked_for():
+    """By hand for Llama 3.1 8B: bridge layers from 24 of 32, so that a setting of its own takes a quarter of a pass."""
     plan = plan_study(load_study("paper-llama-xnli")).set_index("stage")
     assert plan.loc["collect", "passes"] == 12 * 100
-    assert plan.loc["search xnli", "passes"] == 4 * 15 * 200  # clas and three random masks
-    assert plan.loc["search xnli", "partial_passes"] == 4 * 11 * 15 * 200
-    assert plan.loc["evaluate xnli", "passes"] == 15 * 5010
-    assert plan.loc["evaluate xnli", "partial_passes"] == 5 * 15 * 5010
+    assert plan.loc["search xnli", "passes"] == 4 * 15 * 200 * (0.75 + 11 * 0.25)  # clas and three random masks
+    assert plan.loc["evaluate xnli", "passes"] == 15 * 5010 * (1 + 1 + 4 * 0.25)  # base, int-mu, the same four
+    assert plan.loc["report", "passes"] == 2 * 12 * 100
     xquad = plan_study(load_study("paper-qwen-xquad")).set_index("stage")
-    assert xquad.loc["evaluate xquad", "passes"] == 12 * 1190
+    assert xquad.loc["evaluate xquad", "what"] == "xquad: 6 methods x 12 languages x 1190 examples"
+
+
+@pytest.mark.parametrize("use", ["tuning", "test"])
+@pytest.mark.parametrize("task", ["xnli", "xquad"])
+def test_the_tasks_of_a_study_and_its_plan_agree_on_real_data(task, use):
+    """With the default of 200 tuning examples, which XQuAD's tuning articles must have."""
+    config = TaskConfig(task=task, data=str(shared_data("data", task)), languages=("en", "zh"))
+    assert (2, len(task_for(config, use))) == _examples(config, use)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ class Task(Protocol):
         ...
 
     @property
+    def generates(self) -> bool:
+        """Whether answering feeds generated tokens back to the model."""
+        ...
+
+    @property
     def languages(self) -> tuple[str, ...]: ...
 
     @property

@@ -63,7 +63,11 @@ class XNLI(ParallelTask):
     name: ClassVar[str] = "xnli"
     metric: ClassVar[str] = "correct"
 
+    generates: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
+        if self.split not in ("validation", "test"):
+            raise TaskError(f"xnli: no split {self.split!r}; available: validation, test")
         if self.source == "bundled":
             self._hold(_bundled(self.languages), "tuning" if self.split == "validation" else "test", 0)
         else:
@@ -135,11 +139,8 @@ def _load(task: XNLI) -> dict[str, list[Example]]:
         split=task.split,
         fields=("premise", "hypothesis", "label"),
     )
-    first_with: dict[str, str] = {}  # a premise is named by the first row that has it
-    for row, premise in zip(columns.ids, columns.first("premise"), strict=True):
-        first_with.setdefault(premise, row)
-    units = [first_with[premise] for premise in columns.first("premise")]
     gold = columns.first("label")
+    units = _premises(columns.ids, gold, columns.first("premise"))
     for language, values in columns.values.items():
         if values["label"] != gold:
             raise TaskError(f"xnli: the labels of {language!r} in {task.source} differ from the first language's")
@@ -152,6 +153,19 @@ def _load(task: XNLI) -> dict[str, list[Example]]:
         ]
         for language, values in columns.values.items()
     }
+
+
+def _premises(ids: Sequence[str], gold: Sequence[int], premises: Sequence[str]) -> list[str]:
+    """Which premise each row has, by the id of its first row.
+
+    XNLI is triples of one premise with a hypothesis a label, the same in every language. Translations of one premise can
+    differ within a triple, so only rows that do not come in such triples are told by the premise's text.
+    """
+    triples = [sorted(gold[row : row + 3]) for row in range(0, len(gold), 3)]
+    if all(labels == [0, 1, 2] for labels in triples):
+        return [ids[row - row % 3] for row in range(len(ids))]
+    first_with: dict[str, str] = {}
+    return [first_with.setdefault(premise, row) for row, premise in zip(ids, premises, strict=True)]
 
 
 def _bundled(languages: Sequence[str]) -> dict[str, list[Example]]:

@@ -10,8 +10,8 @@ from clas_lens.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, Instruction, 
 from clas_lens.qa_metrics import f1_segmented, squad_em, squad_f1
 from clas_lens.shared_layers import Answering
 from clas_lens.sites import LensModel
-from clas_lens.splits import Part, xquad_articles
-from clas_lens.tasks.base import Example, ParallelTask, prompt_settings, prompt_style, room
+from clas_lens.splits import SHARES, Part, xquad_articles
+from clas_lens.tasks.base import Example, ParallelTask, TaskError, prompt_settings, prompt_style, room
 from clas_lens.tokens import require_tokenizer
 
 
@@ -55,7 +55,13 @@ class XQuAD(ParallelTask):
     name: ClassVar[str] = "xquad"
     metric: ClassVar[str] = "f1"
 
+    @property
+    def generates(self) -> bool:
+        return self.max_new_tokens > 1
+
     def __post_init__(self) -> None:
+        if self.part not in (None, *SHARES):
+            raise TaskError(f"xquad: no part {self.part!r}; available: {', '.join(SHARES)}, or None for all")
         loaded = _bundled(self.languages) if self.source == "bundled" else _load(self)
         self._hold(loaded, self.part, self.split_seed)
 

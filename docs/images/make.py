@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from analysis import layer_distribution
-from clas_lens.study import RunFolder, load_categories
+from clas_lens.run_folder import RunFolder
+from clas_lens.stages import load_categories
 
 cats, layers = load_categories(RunFolder(Path(sys.argv[1])))
 figure = layer_distribution(cats, bridge_layers=layers)
