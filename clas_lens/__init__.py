@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clas_lens.corpus import ParallelCorpus
     from clas_lens.effects import measure_effects
     from clas_lens.evaluation import evaluate
+    from clas_lens.evaluation_card import RowsCard
     from clas_lens.generation import generate
     from clas_lens.hooked import relayout_weights
     from clas_lens.instance import instance_shares
@@ -56,6 +57,7 @@ _HOME = {
     "ParallelCorpus": "corpus",
     "Representations": "representations",
     "RescaleMasks": "controls",
+    "RowsCard": "evaluation_card",
     "SearchResult": "search",
     "SteeringError": "steering",
     "Tuned": "tuned",
@@ -101,6 +103,7 @@ __all__ = [
     "ParallelCorpus",
     "Representations",
     "RescaleMasks",
+    "RowsCard",
     "SearchResult",
     "SteeringError",
     "Tuned",

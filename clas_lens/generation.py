@@ -167,8 +167,12 @@ def prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, .
 def end_token_ids(model: LensModel) -> set[int]:
     """End-of-sequence and end-of-turn tokens of the model's tokenizer."""
     tokenizer = require_tokenizer(model)
-    vocabulary = tokenizer.get_vocab()
-    ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
+    # Asking for a few names; get_vocab() takes half a second where there are 262,144. An unknown name gives the unknown token.
+    ends = set()
+    for name in END_OF_TURN:
+        token: Any = tokenizer.convert_tokens_to_ids(name)
+        if token is not None and tokenizer.convert_ids_to_tokens(token) == name:
+            ends.add(token)
     if tokenizer.eos_token_id is not None:
         ends.add(tokenizer.eos_token_id)
     return ends

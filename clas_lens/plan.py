@@ -35,9 +35,9 @@ class Step:
 
     stage: str
     what: str
-    passes: float
-    tokens: float
-    bytes: float
+    passes: int | float
+    tokens: int | float
+    bytes: int | float
 
 
 def plan_study(config: StudyConfig) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def _upper(config: StudyConfig, method: Method) -> float:
     return 1.0 if method in FROM_THE_FIRST_LAYER else _shape(config)[1]
 
 
-def _step(stage: str, what: str, task: TaskConfig, *, prompts: int, passes: float, answers: int) -> Step:
+def _step(stage: str, what: str, task: TaskConfig, *, prompts: int, passes: int | float, answers: int) -> Step:
     tokens = (BUNDLED_TOKENS if task.data == "bundled" else TOKENS)[task.task]
     tokens = min(tokens, task.max_tokens or tokens)
     new = task.max_new_tokens if task.task == "xquad" else 0

@@ -158,12 +158,13 @@ def test_steering_generated_tokens_only(llama, xquad, xnli, small_cats):
     clas = cl.Clas(small_cats, layers=(2,), alpha=5.0, positions="generated")
     with pytest.raises(EvaluationError, match="'clas' steers generated tokens only, and xnli generates none"):
         evaluate(llama, xnli, clas, **QUIET)
-    first = evaluate(llama, xquad, languages=["de"], **QUIET)
-    steered = evaluate(llama, xquad, {"base": None, "clas": clas}, languages=["de"], **QUIET)
+    options = {"languages": ["de"], "allow_overlap": True, **QUIET}
+    first = evaluate(llama, xquad, **options)
+    steered = evaluate(llama, xquad, {"base": None, "clas": clas}, **options)
     close(steered[steered["intervention"] == "base"].reset_index(drop=True), first)
     with pytest.MonkeyPatch.context() as patch:  # every row of every batch ends at its first token
         patch.setattr("clas_lens.generation.end_token_ids", lambda model: set(range(600)))
-        rows = evaluate(llama, xquad, clas, languages=["de"], **QUIET)
+        rows = evaluate(llama, xquad, clas, **options)
     assert (rows["n_new_tokens"] == 1).all()
 
 

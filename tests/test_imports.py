@@ -19,7 +19,16 @@ BASELINES = ("residual", "vectors", "controls", "noise", "tuned", "interventions
 UNDERSTAND = ("alignment", "separation", "sentence_maps", "neurons")
 ASK = ("generation", "shared_layers", "effects", "wording", "prompts", "qa_metrics")
 TASKS = ("tasks.base", "tasks.xnli", "tasks.xquad", "tasks")
-JUDGE = ("leakage", "evaluation", "search", "label_bias", "paired_tests", "paired_scores", "significance", "evaluation_card")
+JUDGE = (
+    "leakage",
+    "evaluation",
+    "search",
+    "label_bias",
+    "paired_tests",
+    "paired_scores",
+    "significance",
+    "evaluation_card",
+)
 SET_UP = ("config", "options", "plan", "studies", "run_folder")
 RUN = ("stages", "methods", "evaluation_stages", "report_data", "study", "demo", "cli")
 ORDER = (*LOAD, *READ, *MEASURE, *STEER, *BASELINES, *UNDERSTAND, *ASK, *TASKS, *JUDGE, *SET_UP, *RUN)

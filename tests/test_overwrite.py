@@ -426,7 +426,9 @@ def test_save_and_load(tmp_path, llama, stats, selection, tokens):
     loaded = Overwrite.from_pretrained(overwrite.save_pretrained(tmp_path / "int_mu"))
     assert loaded.settings() == overwrite.settings()
     assert loaded.fingerprint() == overwrite.fingerprint()
-    assert loaded.origin == {"statistic": "percentile", "percentile": 75.0, "as_released": False, "of": "gate_act"}
+    made = {"statistic": "percentile", "percentile": 75.0, "as_released": False, "of": "gate_act"}
+    assert {name: loaded.origin[name] for name in made} == made
+    assert loaded.source == overwrite.source
     results = []
     for intervention in (overwrite, loaded):
         with cl.steer(llama, intervention, language="de"):

@@ -1,12 +1,16 @@
-"""Draw the README's picture from a run folder: python docs/images/make.py runs/demo (needs kaleido and a Chromium)."""
+"""Draw the README's pictures from a run folder: python docs/images/make.py runs/demo (needs a Chromium)."""
 
 import sys
 from pathlib import Path
 
-from analysis import layer_distribution
-from clas_lens.run_folder import RunFolder
-from clas_lens.stages import load_categories
+from analysis.files import export_figures
+from analysis.run_data import RunData
+from analysis.run_figures import drawn_figures
 
-cats, layers = load_categories(RunFolder(Path(sys.argv[1])))
-figure = layer_distribution(cats, bridge_layers=layers)
-figure.write_image(Path(__file__).parent / "layer_distribution.png", scale=1.5)
+WANTED = ("layer_distribution", "cosine_to_english", "tsne_map")
+
+figures = drawn_figures(RunData.open(sys.argv[1]))
+missing = [name for name in WANTED if name not in figures]
+if missing:
+    sys.exit(f"no {missing[0]} in {sys.argv[1]}; there are: {', '.join(figures)}")
+export_figures({name: figures[name] for name in WANTED}, Path(__file__).parent, ["png"])

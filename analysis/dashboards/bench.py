@@ -1,0 +1,171 @@
+"""The steering bench: sliders on one side, what the model says next and what each layer makes of it on the other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from ipywidgets import Dropdown, FloatSlider, IntRangeSlider, Layout, Text
+from plotly.subplots import make_subplots
+
+from analysis.dashboards.bench_engine import SteeringBench
+from analysis.dashboards.bench_result import BenchResult
+from analysis.dashboards.dashboard import Dashboard
+from analysis.dashboards.markup import paragraph, quoted, table, text_bar
+from analysis.look import PAGE, QUIET, WHEN_COLOURS, apply_look, plain
+from clas_lens.clas import Clas
+from clas_lens.sites import LensModel
+from clas_lens.statistics import NeuronStatistics
+
+
+class BenchView(Dashboard):
+    """A steering bench to move sliders on: `BenchView(model, clas, "Die Hauptstadt von", "de")` as a cell's last line.
+
+    The prompt is run once; letting go of a slider runs the layers from the first steered one, and a short continuation.
+    Until the range of layers is moved, the layers are those of `clas`, which need not be consecutive. `close()` takes the
+    bench's hooks off the model; until then they do nothing but for the bench.
+
+    Args:
+        model, clas, prompt, language, options: see `SteeringBench`.
+    """
+
+    def __init__(
+        self,
+        model: LensModel,
+        clas: Clas,
+        prompt: str,
+        language: str,
+        *,
+        stats: NeuronStatistics | None = None,
+        **options: Any,
+    ) -> None:
+        self.bench = SteeringBench(model, clas, prompt, language, stats=stats, **options)
+        self.layers = clas.layers
+        self.result = self.bench.run()
+        languages = list(dict.fromkeys([*clas.categories.languages, clas.anchor, language]))
+        wide = Layout(width="96%")
+        controls = {
+            "prompt": Text(prompt, description="prompt", continuous_update=False, layout=wide),
+            "language": Dropdown(options=languages, value=language, description="language"),
+            "masks": Dropdown(options=list(self.bench.mask_kinds), description="masks"),
+            "layers": _range(clas.layers, model.cfg.n_layers),
+            "alpha": _slider("alpha", clas.alpha, -8.0, 8.0, 0.25),
+            "beta": _slider("beta", clas.beta, 0.0, 1.0, 0.05),
+            "gamma": _slider("gamma", clas.gamma, 0.0, 1.0, 0.05),
+        }
+        super().__init__(controls, [bench_figure(self.result, self.layers)], row_length=1)
+        self.show([bench_figure(self.result, self.layers)], bench_note(self.result, self.bench.language, self.layers))
+        for name in ("prompt", "language"):
+            controls[name].observe(self._asked, "value")
+        controls["layers"].observe(self._moved, "value")
+        for name in ("masks", "alpha", "beta", "gamma"):
+            controls[name].observe(self._changed, "value")
+
+    def close(self) -> None:
+        """Take the widgets and the bench's hooks away."""
+        self.bench.close()
+        super().close()
+
+    def _asked(self, change: Any) -> None:
+        try:
+            self.bench.ask(self.controls["prompt"].value, self.controls["language"].value)
+        except ValueError as error:
+            self.refuse(error)
+            return
+        self._changed(change)
+
+    def _moved(self, change: Any) -> None:
+        low, high = self.controls["layers"].value
+        self.layers = tuple(range(low, high + 1))
+        self._changed(change)
+
+    def _changed(self, change: Any) -> None:
+        numbers = {name: self.controls[name].value for name in ("alpha", "beta", "gamma", "masks")}
+        try:
+            self.result = self.bench.run(layers=self.layers, **numbers)
+        except ValueError as error:
+            self.refuse(error)
+            return
+        self.show([bench_figure(self.result, self.layers)], bench_note(self.result, self.bench.language, self.layers))
+
+
+def _slider(name: str, value: float, low: float, high: float, step: float) -> FloatSlider:
+    limits = {"min": min(low, value), "max": max(high, value), "step": step}
+    return FloatSlider(value, description=name, continuous_update=False, **limits)
+
+
+def _range(layers: Sequence[int], n_layers: int) -> IntRangeSlider:
+    limits = {"min": 0, "max": n_layers - 1}
+    return IntRangeSlider(value=(min(layers), max(layers)), description="layers", continuous_update=False, **limits)
+
+
+def bench_figure(result: BenchResult, layers: Sequence[int], *, dark: bool = False) -> go.Figure:
+    """Next-token probabilities before and after, and each layer's relative change; the steered layers are filled."""
+    tokens, changes = result.next_tokens, result.layers
+    figure = make_subplots(cols=2, subplot_titles=["next token (%)", "change of the residual stream (%)"])
+    places = list(range(len(tokens)))
+    for when in ("before", "after"):
+        figure.add_bar(
+            x=100 * tokens[when],
+            y=places,
+            orientation="h",
+            name=f"{when} steering",
+            marker={"color": WHEN_COLOURS[when]},
+            hovertemplate="%{x:.2f}%",
+            row=1,
+            col=1,
+        )
+    steered = changes["layer"].isin(layers)
+    before, after = (
+        [f"{plain(quoted(token))} ({100 * p:.1f}%)" for token, p in zip(changes[token], changes[p], strict=True)]
+        for token, p in (("token_before", "p_before"), ("token_after", "p_after"))
+    )
+    read = [f"{one}, steered {other}" for one, other in zip(before, after, strict=True)]
+    figure.add_scatter(
+        x=changes["layer"],
+        y=100 * changes["change"],
+        customdata=read,
+        name="change",
+        showlegend=False,
+        mode="lines+markers",
+        line={"color": QUIET, "width": 1.5},
+        marker={"size": 8, "color": [WHEN_COLOURS["after"] if here else "rgba(0, 0, 0, 0)" for here in steered]},
+        hovertemplate="layer %{x}: %{y:.2f}%<br>logit lens: %{customdata}<extra></extra>",
+        row=1,
+        col=2,
+    )
+    apply_look(
+        figure,
+        title="What steering changes at the next token",
+        subtitle=f"KL(before || after) = {result.kl:.4f} nats; the dots mark steered layers; hover for the logit lens",
+        dark=dark,
+        width=PAGE,
+    )
+    labels = [plain(quoted(token)) for token in tokens["token"]]
+    figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", col=1)
+    figure.update_xaxes(title="probability (%)", rangemode="tozero", col=1)
+    figure.update_xaxes(title="layer", range=[-0.5, len(changes) - 0.5], col=2)
+    figure.update_yaxes(title="|difference| / |before| (%)", rangemode="tozero", col=2)
+    return figure
+
+
+def bench_note(result: BenchResult, language: str, layers: Sequence[int]) -> str:
+    """The same in words and tables: KL, both continuations, next tokens, the logit lens."""
+    tokens, lens = result.next_tokens, result.layers
+    longest = max(tokens["before"].max(), tokens["after"].max())
+    shown = {
+        "next token": [quoted(token) for token in tokens["token"]],
+        **{when: [f"{text_bar(p / longest)} {100 * p:.1f}%" for p in tokens[when]] for when in ("before", "after")},
+    }
+    read = {
+        "layer": lens["layer"].tolist(),
+        "change": [f"{100 * change:.2f}%" for change in lens["change"]],
+        "logit lens before": [quoted(token) for token in lens["token_before"]],
+        "logit lens after": [quoted(token) for token in lens["token_after"]],
+    }
+    said = {
+        "continuation": ["before", "after"],
+        "": [quoted(result.continuation_before), quoted(result.continuation_after)],
+    }
+    summary = f"{language}, layers {', '.join(map(str, layers))}: KL {result.kl:.4f} nats"
+    lens_table = f"<details><summary>logit lens by layer</summary>{table(read)}</details>"
+    return paragraph(summary) + table(said) + table(shown) + lens_table

@@ -1,0 +1,85 @@
+"""The layer explorer: what a stricter or another threshold makes of the categories, at once, from saved statistics."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+from ipywidgets import Dropdown, FloatSlider, Layout
+
+from analysis.dashboards.dashboard import Dashboard
+from analysis.dashboards.markup import paragraph, table, text_bar
+from analysis.layers import layer_distribution
+from analysis.sharing import overlap_matrix
+from clas_lens.categories import Activity, categorize, select_bridge_layers
+from clas_lens.statistics import NeuronStatistics
+
+FIRST = {"mean": 0.0, "abs_mean": 0.0, "firing_rate": 0.5}  # where the threshold starts
+STEPS = 200
+TAIL = 0.005  # of the values, left out on either side of the slider
+
+
+class LayerExplorer(Dashboard):
+    """Figure 1 and the overlap matrix under a threshold slider and a choice of activity.
+
+    Args:
+        stats: of any model; the model itself is not needed.
+        bridge_layers: shaded; default those that `select_bridge_layers` chooses, anew for each threshold.
+
+    Attributes:
+        cats: the categories shown.
+    """
+
+    def __init__(self, stats: NeuronStatistics, *, bridge_layers: Sequence[int] | None = None) -> None:
+        self.stats = stats
+        self._fixed = None if bridge_layers is None else tuple(bridge_layers)
+        self.cats = categorize(stats)
+        controls = {
+            "activity": Dropdown(options=list(get_args(Activity)), description="activity"),
+            "threshold": FloatSlider(description="threshold", readout_format=".3g", layout=Layout(width="40em")),
+        }
+        _set_range(controls["threshold"], stats, "mean")
+        super().__init__(controls, self._figures())
+        self.note.value = self._note()
+        controls["activity"].observe(self._other_activity, "value")
+        controls["threshold"].observe(self._changed, "value")
+
+    @property
+    def bridge_layers(self) -> tuple[int, ...]:
+        """The layers shaded now; none are proposed for a model of fewer than three."""
+        if self._fixed is not None:
+            return self._fixed
+        return select_bridge_layers(self.cats) if self.cats.n_layers > 2 else ()
+
+    def _figures(self) -> list[Any]:
+        return [layer_distribution(self.cats, bridge_layers=self.bridge_layers), overlap_matrix(self.cats)]
+
+    def _note(self) -> str:
+        shares = {label: float(np.mean(percent)) for label, percent in self.cats.percent_by_layer().items()}
+        columns = {
+            "category": list(shares),
+            "neurons": [f"{text_bar(percent / 100)} {percent:.1f}%" for percent in shares.values()],
+        }
+        return paragraph(f"bridge layers: {', '.join(map(str, self.bridge_layers)) or 'none'}") + table(columns)
+
+    def _other_activity(self, change: Any) -> None:
+        slider = self.controls["threshold"]
+        slider.unobserve(self._changed, "value")
+        _set_range(slider, self.stats, self.controls["activity"].value)
+        slider.observe(self._changed, "value")
+        self._changed(change)
+
+    def _changed(self, change: Any) -> None:
+        self.cats = categorize(self.stats, self.controls["threshold"].value, self.controls["activity"].value)
+        self.show(self._figures(), self._note())
+
+
+def _set_range(slider: FloatSlider, stats: NeuronStatistics, activity: Activity) -> None:
+    """Give the slider the range of an activity's values, without the tails, and its first threshold."""
+    low, high = 0.0, 1.0 - 1.0 / STEPS
+    if activity != "firing_rate":
+        values = stats.mean if activity == "mean" else stats.mean.abs()
+        low, high = (float(value) for value in np.quantile(values.numpy(), [TAIL, 1 - TAIL]))
+        low, high = min(low, 0.0), max(high, 0.0)
+    with slider.hold_trait_notifications():  # on the way the value may lie outside the limits
+        slider.min, slider.max, slider.step = low, high, (high - low) / STEPS
+        slider.value = FIRST[activity]

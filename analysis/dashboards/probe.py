@@ -1,0 +1,99 @@
+"""Hooks that are attached once and exchange what they do: the next setting needs no new ones."""
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from clas_lens.sites import HookFunction, LensModel, hooked, pattern_name, post_name, residual_name
+
+OtherHooks: TypeAlias = tuple[tuple[str, Any], ...]
+_of_probes: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+class Probe:
+    """Hooks at the neurons and the residual stream of every layer; inert, except inside `steering` and `reading`.
+
+    It does not hold the model, nor whoever made it: `detach` can be left to a finalizer.
+
+    Args:
+        watch_cache: also watch the attention patterns, from which steering of generated positions tells them.
+    """
+
+    def __init__(self, n_layers: int, *, watch_cache: bool) -> None:
+        self._edits: Mapping[str, HookFunction] = {}
+        self._residuals: dict[int, Tensor] | None = None
+        self._attached = ExitStack()
+        edited = [post_name(layer) for layer in range(n_layers)]
+        if watch_cache:
+            edited += [pattern_name(layer) for layer in range(n_layers)]
+        self._functions = {
+            **{name: self._editing(name) for name in edited},
+            **{residual_name(layer): self._recording(layer) for layer in range(n_layers)},
+        }
+        _of_probes.update(self._functions.values())
+
+    # --- on the model ---
+
+    def attach(self, model: LensModel) -> None:
+        """Put the hooks behind all others that are there now."""
+        self.detach()
+        self._attached.enter_context(hooked(model, list(self._functions.items())))
+
+    def detach(self) -> None:
+        """Take the hooks away, wherever they are; the others stay."""
+        self._attached.close()
+
+    def is_on(self, model: LensModel) -> bool:
+        """Whether all hooks are attached (`reset_hooks(including_permanent=True)` takes them, too)."""
+        points = model.hook_dict
+        return all(
+            any(handle.user_hook is function for handle in points[name].fwd_hooks)
+            for name, function in self._functions.items()
+        )
+
+    def others(self, model: LensModel) -> OtherHooks:
+        """The forward hooks that are no probe's: name and function, in their order."""
+        return tuple(
+            (name, handle.user_hook)
+            for name, point in model.hook_dict.items()
+            for handle in point.fwd_hooks
+            if handle.user_hook not in _of_probes
+        )
+
+    # --- in use ---
+
+    @contextmanager
+    def steering(self, edits: Mapping[str, HookFunction]) -> Iterator[None]:
+        """Forward passes inside are changed as these hook functions would."""
+        self._edits = edits
+        try:
+            yield
+        finally:
+            self._edits = {}
+
+    @contextmanager
+    def reading(self) -> Iterator[dict[int, Tensor]]:
+        """The residual stream at the output of each layer that forward passes inside run: [batch pos d_model]."""
+        residuals: dict[int, Tensor] = {}
+        self._residuals = residuals
+        try:
+            yield residuals
+        finally:
+            self._residuals = None
+
+    def _editing(self, name: str) -> HookFunction:
+        def hook(activation: Tensor, hook: object) -> Tensor | None:
+            edit = self._edits.get(name)
+            return None if edit is None else edit(activation, hook=hook)
+
+        return hook
+
+    def _recording(self, layer: int) -> HookFunction:
+        def hook(residual: Tensor, hook: object) -> None:
+            if self._residuals is not None:
+                self._residuals[layer] = residual
+
+        return hook
