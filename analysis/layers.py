@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.look import BRIDGE_SHADE, CATEGORY_COLOURS, CATEGORY_SYMBOLS, apply_look, number, plain
+from analysis.look import BRIDGE_SHADE, CATEGORY_SYMBOLS, apply_look, number, plain
 from analysis.panels import T, panel_row, panels_of, row_width
 from clas_lens.categories import NeuronCategories
+from clas_lens.display import CATEGORY_COLOURS
 
 Data = NeuronCategories | pd.DataFrame
 Layers = Sequence[int]

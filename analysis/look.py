@@ -5,13 +5,6 @@ from html import escape
 
 import plotly.graph_objects as go
 
-# Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
-CATEGORY_COLOURS = {
-    "dead": "#7A7A7A",
-    "language-specific": "#E69F00",
-    "partial-shared": "#0072B2",
-    "all-shared": "#009E73",
-}
 CATEGORY_SYMBOLS = {
     "dead": "x",
     "language-specific": "diamond",
@@ -131,6 +124,12 @@ def plain(text: object) -> str:
     Never put it into a `hovertemplate`, where plotly would fill in %{...}: give it as `customdata`, `text` or `name`.
     """
     return escape(str(text), quote=False).replace("$", "&#36;")  # plotly does not decode &quot;, so quotes stay
+
+
+def quoted(token: str) -> str:
+    """A token in quotes, so that its spaces show, on one line."""
+    visible = token.replace("\n", "\N{RETURN SYMBOL}")
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{visible}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
 def hover_text(text: str, *, width: int = 64, lines: int = 5) -> str:

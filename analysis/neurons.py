@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, signed
+from analysis.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, quoted, signed
 
 
 def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool = False) -> go.Figure:
@@ -23,7 +23,7 @@ def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool 
     }
     widths = [1.15, 1.0, 1.7, 1.3, 1.2, 0.8, 5.4]
     if "promoted" in table:
-        columns["promotes"] = [", ".join(plain(_visible(token)) for token in tokens) for tokens in table["promoted"]]
+        columns["promotes"] = [", ".join(plain(quoted(token)) for token in tokens) for tokens in table["promoted"]]
         widths.append(3.0)
     left = ["left", "left", "left", "right", "right", "right", "left", "left"]
     figure = go.Figure()
@@ -44,11 +44,6 @@ def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool 
     )
     figure.update_layout(margin={"l": 14, "r": 14, "b": 14})
     return figure
-
-
-def _visible(token: str) -> str:
-    """A token in quotes, so that its leading space shows."""
-    return f"\N{LEFT DOUBLE QUOTATION MARK}{token}\N{RIGHT DOUBLE QUOTATION MARK}".replace("\n", "\N{RETURN SYMBOL}")
 
 
 def neuron_distribution(

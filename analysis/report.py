@@ -9,7 +9,8 @@ from analysis.methods_text import methods_paragraphs, reproduce_text
 from analysis.page import Block, Code, Facts, Laid, Prose, Section, render_page
 from analysis.paper_figures import TASKS
 from analysis.run_data import RunData
-from analysis.run_figures import Missing, Part, collecting, evaluating, run_figures
+from analysis.run_figures import run_figures
+from analysis.run_parts import Missing, Part, collecting, evaluating
 from analysis.run_tables import (
     answer_tables,
     effects_table,

@@ -6,9 +6,10 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from analysis.look import CATEGORY_COLOURS, TEXT_SIZE, apply_look, number, plain
+from analysis.look import TEXT_SIZE, apply_look, number, plain
 from clas_lens.categories import NeuronCategories
 from clas_lens.category_views import language_overlap
+from clas_lens.display import CATEGORY_COLOURS
 
 FLOW_PAD = 12  # pixels between the bands of a column
 SEQUENTIAL = [[0.0, "#F7FBFF"], [0.4, "#9ECAE1"], [0.7, "#4292C6"], [1.0, "#08306B"]]

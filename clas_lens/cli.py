@@ -181,7 +181,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     run = RunFolder(arguments.run)
     model, methods = open_run(run, config, config, batch_size=config.batch_size)
-    searches = load_searches(run, config.task, methods)
+    searches = {} if "alpha" in config.model_fields_set else load_searches(run, config.task, methods)
     for name, found in searches.items():
         print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.search}")
     rows = evaluate_stage(config, run, model, config, methods, searches, progress=True)
@@ -191,12 +191,20 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _search(arguments: argparse.Namespace) -> None:
     config = read_config(SearchCommand, arguments)
-    from clas_lens.evaluation_stages import open_run, search_stage
+    from clas_lens.clas import Clas
+    from clas_lens.evaluation_stages import GRID, grid_stage, open_run, search_stage
     from clas_lens.run_folder import RunFolder
 
     run = RunFolder(arguments.run)
     model, methods = open_run(run, config, config, batch_size=config.batch_size)
-    for name, found in search_stage(config, run, model, config, config, methods, progress=True).items():
+    clas = methods.get("clas")
+    if config.betas and not isinstance(clas, Clas):
+        raise ValueError("betas and gammas are CLAS's: name clas among the methods")
+    searched = {name: methods[name] for name, _ in config.searched(config.fixed)}
+    results = search_stage(config, run, model, config, config, searched, progress=True)
+    if config.betas and isinstance(clas, Clas):
+        results[GRID] = grid_stage(config, run, model, config, config, clas, progress=True)
+    for name, found in results.items():
         print(f"\n{name}: chosen {', '.join(f'{key}={value:g}' for key, value in found.chosen.items())}")
         print(found.means().round(2).to_string(index=False))
         print(f"{found.passes:.0f} prompt passes; by independent runs {found.passes_independent:.0f}")

@@ -1,5 +1,6 @@
 """Frozen configurations, one a stage; unknown keys are refused. The command line is built from these."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -105,6 +106,10 @@ class MethodsConfig(StageConfig):
     lape_percentile: float = Field(95.0, gt=0, lt=100, description="of int-mu's LAPE neurons")
     lape_share: float = Field(0.01, gt=0, lt=1, description="of all neurons that LAPE takes")
 
+    def searched(self, fixed: Sequence[Method]) -> list[tuple[str, Method]]:
+        """Name and method of each intervention whose alpha is searched: all but the unsteered model and the fixed ones."""
+        return [(name, method) for name, method, _ in self.named() if method != "base" and method not in fixed]
+
     def named(self) -> list[tuple[str, Method, int]]:
         """Name, method and seed of each intervention; draws are numbered where there are several."""
         found: list[tuple[str, Method, int]] = []
@@ -117,10 +122,18 @@ class MethodsConfig(StageConfig):
 
 
 class SearchConfig(StageConfig):
-    """The search over alpha, the same for every method."""
+    """The search over alpha, the same for every method, and the grid over CLAS's beta and gamma, which chooses nothing."""
 
     alphas: tuple[float, ...] | None = Field(None, min_length=1, description="default: the paper's axis for the task")
     fixed: tuple[Method, ...] = Field((), description="methods that keep their alpha (int-mu's is 1)")
+    betas: tuple[float, ...] = Field((), description="for Figure 6: CLAS at alpha 1 under each pair of these ...")
+    gammas: tuple[float, ...] = Field((), description="... and these (the paper's curves are those at 0 of the other)")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "SearchConfig":
+        if bool(self.betas) != bool(self.gammas):
+            raise ValueError("a grid needs both betas and gammas")
+        return self
 
 
 class EvaluateConfig(StageConfig):

@@ -5,7 +5,8 @@ from html import escape
 
 SHOWN = 24  # names listed before the rest is counted
 WIDTH, HEIGHT = 320, 72  # of a picture, in pixels
-CATEGORY_COLOURS = {  # as in the figures
+# Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
+CATEGORY_COLOURS = {
     "dead": "#7A7A7A",
     "language-specific": "#E69F00",
     "partial-shared": "#0072B2",

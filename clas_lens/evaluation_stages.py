@@ -1,9 +1,9 @@
 """Stages that answer questions: interventions from a run folder, their search, their evaluation, their comparison."""
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from clas_lens.evaluation import evaluate
 from clas_lens.methods import build_methods
 from clas_lens.representations import Pool, Representations, collect_representations
 from clas_lens.run_folder import RunFolder
-from clas_lens.search import SearchResult, search_alpha
+from clas_lens.search import SearchResult, search_alpha, search_beta_gamma
 from clas_lens.significance import compare
 from clas_lens.sites import LensModel
 from clas_lens.stages import (
@@ -35,6 +35,8 @@ from clas_lens.steering import Intervention
 from clas_lens.tasks import XNLI, Task, XQuAD
 
 Use = Literal["tuning", "test"]
+GRID = "beta_gamma"  # the file of the grid over beta and gamma
+GRID_ALPHA = 1.0  # the paper's, in Figure 6
 
 
 def task_for(config: TaskConfig, use: Use) -> Task:
@@ -127,30 +129,57 @@ def search_stage(
     *,
     progress: bool,
 ) -> dict[str, SearchResult]:
-    """The same search over alpha for every method that is not fixed, each saved as `search/<task>/<method>.parquet`."""
+    """The same search over alpha for each of these methods, saved as `search/<task>/<method>.parquet`."""
     task = task_for(task_config, "tuning")
     results = {}
     for name, intervention in methods.items():
-        if intervention is None or re.sub(r"-\d+$", "", name) in config.fixed:
-            continue
-        results[name] = search_alpha(
-            model,
-            task,
-            intervention,
-            config.alphas,
-            batch_size=how.batch_size,
-            chunk_size=how.chunk_size,
-            out=run.search / "rows" / name,
-            allow_overlap=task_config.allow_overlap,
-            progress=progress,
-        )
-        path = run.search / task.name / f"{name}.parquet"
-        if results[name].passes or not path.is_file():  # what was read from files alone cost what its file says
-            results[name].save(path)
+        if intervention is not None:
+            options = _search_options(run, name, task_config, how, progress=progress)
+            results[name] = search_alpha(model, task, intervention, config.alphas, **options)
+            _keep(run, name, task.name, results[name])
     chosen = {name: dict(result.chosen) for name, result in results.items()}
     facts = {"chosen": chosen, "examples": sorted(task.example_keys()), "task": task.settings(model)}
     run.update_manifest(f"search {task.name}", config, **facts)
     return results
+
+
+def grid_stage(
+    config: SearchConfig,
+    run: RunFolder,
+    model: LensModel,
+    task_config: TaskConfig,
+    how: EvaluateConfig,
+    clas: Clas,
+    *,
+    progress: bool,
+) -> SearchResult:
+    """CLAS at alpha 1 under each beta and gamma, for the paper's Figure 6: `search/<task>/beta_gamma.parquet`.
+
+    Nothing is chosen by it.
+    """
+    task = task_for(task_config, "tuning")
+    options = _search_options(run, GRID, task_config, how, progress=progress)
+    found = search_beta_gamma(model, task, replace(clas, alpha=GRID_ALPHA), config.betas, config.gammas, **options)
+    _keep(run, GRID, task.name, found)
+    return found
+
+
+def _search_options(
+    run: RunFolder, name: str, task_config: TaskConfig, how: EvaluateConfig, *, progress: bool
+) -> dict[str, Any]:
+    return {
+        "batch_size": how.batch_size,
+        "chunk_size": how.chunk_size,
+        "out": run.search / "rows" / name,
+        "allow_overlap": task_config.allow_overlap,
+        "progress": progress,
+    }
+
+
+def _keep(run: RunFolder, name: str, task: str, found: SearchResult) -> None:
+    path = run.search / task / f"{name}.parquet"
+    if found.passes or not path.is_file():  # what was read from files alone cost what its file says
+        found.save(path)
 
 
 def load_searches(run: RunFolder, task: str, methods: Mapping[str, Intervention | None]) -> dict[str, SearchResult]:

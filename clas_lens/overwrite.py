@@ -14,9 +14,9 @@ from clas_lens.artifacts import content_key, load_tensors, save_tensors, tensor_
 from clas_lens.edits import LanguageTable
 from clas_lens.histogram import quantile
 from clas_lens.languages import check_language
-from clas_lens.overwriting import Overwriting, up_name
+from clas_lens.overwriting import Overwriting
 from clas_lens.selection import NeuronSelection
-from clas_lens.sites import LensModel, post_name
+from clas_lens.sites import LensModel, post_name, up_name
 from clas_lens.statistics import NeuronStatistics, Quantity
 from clas_lens.steering import (
     Edit,

@@ -9,11 +9,6 @@ from torch import Tensor
 from clas_lens.edits import LanguageTable
 
 
-def up_name(layer: int) -> str:
-    """The linear branch of a gated MLP, W_up x: [batch pos neuron]. MLPs without a gate have no such hook point."""
-    return f"blocks.{layer}.mlp.hook_pre_linear"
-
-
 class Overwriting:
     """Overwrite some neurons of each row, in float32 or better, and hand back the activation's own dtype.
 

@@ -50,6 +50,8 @@ def plan_study(config: StudyConfig) -> pd.DataFrame:
     for task in config.tasks:
         if config.search is not None:
             steps.append(_search(config, task))
+            if config.search.betas:
+                steps.append(_grid(config, task))
         steps.append(_evaluate(config, task))
     steps.append(_report(config))
     frame = pd.DataFrame([vars(step) for step in steps])
@@ -101,8 +103,7 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
     assert config.search is not None
     languages, examples = _examples(task, "tuning")
     grid = len(config.search.alphas or range(11 if task.task == "xnli" else 9))
-    fixed = config.search.fixed
-    searched = [method for _, method, _ in config.methods.named() if method != "base" and method not in fixed]
+    searched = [method for _, method in config.methods.searched(config.search.fixed)]
     what = f"{task.task}: {len(searched)} methods x {grid} alphas x {languages} languages x {examples} examples"
     upper = [_upper(config, method) for method in searched]
     return _step(
@@ -112,6 +113,21 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
         prompts=languages * examples,
         passes=sum(1 - share + grid * share for share in upper),
         answers=len(searched) * grid,
+    )
+
+
+def _grid(config: StudyConfig, task: TaskConfig) -> Step:
+    assert config.search is not None
+    languages, examples = _examples(task, "tuning")
+    pairs = len(config.search.betas) * len(config.search.gammas)
+    upper = _upper(config, "clas")
+    return _step(
+        f"grid {task.task}",
+        f"{task.task}: {pairs} betas and gammas of clas x {languages} languages x {examples} examples",
+        task,
+        prompts=languages * examples,
+        passes=1 - upper + pairs * upper,
+        answers=pairs,
     )
 
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 # Free-standing articles. en, de, es and vi (there: classifiers and particles as well) are those of MLQA's official
 # scorer (Lewis et al. 2020); the others are their closest match in the language's grammar. Arabic's article is a prefix,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -31,8 +31,7 @@ class SearchResult:
 
     Attributes:
         table: one row a setting and language: `task`, `alpha`, `beta`, `gamma` (empty where the intervention has none),
-            `language`, `score` (percent), `n` (examples), `overlap` (whether the
-            neurons were measured on some of them).
+            `language`, `score` (percent), `n` (examples), `overlap` (whether the neurons were measured on some of them).
         chosen: the best setting of the strengths that were varied: the highest mean score over the languages that are not
             the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|).
         intervention: the best setting, which remembers the examples that it was tuned on.
@@ -72,7 +71,7 @@ class SearchResult:
         """
         table, header = load_table(Path(path), KIND)
         inner = intervention.inner if isinstance(intervention, Tuned) else intervention
-        tuned = Tuned(replace(inner, **header["chosen"]), frozenset(header["tuned_on"]))  # type: ignore[type-var]
+        tuned = Tuned(_at(inner, header["chosen"]), frozenset(header["tuned_on"]))
         if tuned.fingerprint() != header["intervention"]:
             raise EvaluationError(
                 f"{path} was searched over another intervention, or with other strengths, than this one; search again"
@@ -145,10 +144,7 @@ def search(
             f"a search needs different settings of {', '.join(own)} (all that {type(inner).__name__} has); "
             f"got {names or 'none'}"
         )
-    grid: dict[str, Intervention] = {
-        name: replace(inner, **setting)  # type: ignore[type-var]
-        for name, setting in zip(names, settings, strict=True)
-    }
+    grid = {name: _at(inner, setting) for name, setting in zip(names, settings, strict=True)}
     run = Evaluation(model, task, grid, **options)
     rows = run.rows()
     scores = (
@@ -172,8 +168,13 @@ def search(
     best = _best(table, inner.anchor)
     chosen = {strength: float(best[strength]) for strength in settings[0]}
     before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
-    tuned = Tuned(replace(inner, **chosen), task.example_keys() | before)  # type: ignore[type-var]
+    tuned = Tuned(_at(inner, chosen), task.example_keys() | before)
     return SearchResult(table, chosen, tuned, run.count.passes, float(run.count.settings))
+
+
+def _at(intervention: Intervention, strengths: Mapping[str, float]) -> Intervention:
+    """The intervention, a dataclass as all of this toolkit's are, at other strengths."""
+    return cast(Intervention, replace(cast(Any, intervention), **strengths))
 
 
 def _means(table: pd.DataFrame, anchor: str) -> pd.DataFrame:

@@ -32,6 +32,11 @@ def gate_name(layer: int) -> str:
     return f"blocks.{layer}.mlp.hook_pre"
 
 
+def up_name(layer: int) -> str:
+    """The linear branch of a gated MLP, W_up x: [batch pos neuron]. MLPs without a gate have no such hook point."""
+    return f"blocks.{layer}.mlp.hook_pre_linear"
+
+
 def residual_name(layer: int) -> str:
     """The residual stream at the output of a layer: [batch pos d_model]."""
     return f"blocks.{layer}.hook_resid_post"

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from clas_lens.cli import main
+from clas_lens.interventions import load_intervention
 
 TASK = ["--task", "xnli", "--data", "bundled", "--languages", "en", "de", "--instruction", "en"]
 
@@ -27,9 +28,26 @@ def test_search_then_evaluate(run, capsys):
     printed = capsys.readouterr().out
     assert f"from the search in {run / 'search'}" in printed
     assert "xnli, correct in percent" in printed
+    fixed = [*TASK, "--methods", "base", "clas", "--limit", "2", "--alpha", "0.5"]
+    assert main(["evaluate", str(run), *fixed]) == 0
+    assert "from the search" not in capsys.readouterr().out, "an alpha that was given is the one that is used"
+    assert load_intervention(run / "methods" / "xnli" / "clas").alpha == 0.5
+    assert main(["evaluate", str(run), *TASK, "--methods", "base", "clas", "random", "--limit", "4"]) == 0
     rows = pd.read_parquet(run / "tables" / "xnli_rows.parquet")
     assert rows.groupby(["language", "intervention"]).size().eq(4).all()
     assert set(pd.read_parquet(run / "tables" / "xnli_comparison.parquet")["intervention"]) == {"clas", "random"}
+
+
+def test_a_grid_over_beta_and_gamma(run, capsys):
+    command = [*TASK, "--tuning-limit", "2", "--alphas", "1", "--betas", "0", "0.4", "--gammas", "0"]
+    assert main(["search", str(run), *command]) == 0
+    assert "beta_gamma: chosen beta=" in capsys.readouterr().out
+    assert set(pd.read_parquet(run / "search" / "xnli" / "beta_gamma.parquet")["beta"]) == {0.0, 0.4}
+    assert main(["search", str(run), *command, "--methods", "random"]) == 1
+    assert "betas and gammas are CLAS's: name clas among the methods" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["search", str(run), *TASK, "--betas", "0.4"])
+    assert "a grid needs both betas and gammas" in capsys.readouterr().err
 
 
 def test_an_overlap_is_refused_in_one_line(folders, tmp_path, capsys):

@@ -19,9 +19,10 @@ from analysis import layer_distribution, overlap_matrix
 from analysis.dashboards import BenchResult, BenchView, LayerExplorer, NeuronBrowser, SteeringBench
 from analysis.dashboards.bench import bench_figure, bench_note
 from analysis.dashboards.dashboard import follow
-from analysis.dashboards.markup import quoted, table, text_bar
+from analysis.dashboards.markup import table, text_bar
 from analysis.dashboards.neuron_browser import highlighted
 from analysis.dashboards.neuron_engine import Piece, language_profile, token_activations
+from analysis.look import quoted
 from clas_lens.controls import RescaleMasks, neuron_magnitude
 from clas_lens.sites import hooked, last_logits
 from clas_lens.tokens import pad

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import clas_lens as cl
-from analysis import look
 from clas_lens import display
 from clas_lens.categories import NeuronCategories
 from clas_lens.evaluation_card import RowsCard
@@ -129,7 +128,3 @@ def test_evaluation_rows():
     assert repr(shown).startswith("RowsCard('xnli', 8 rows, correct in percent: base 75.00")
     with pytest.raises(ValueError, match="rows of one task, of xnli, xquad; got none"):
         RowsCard(rows.drop(columns="task"))
-
-
-def test_colours_are_the_figures():
-    assert display.CATEGORY_COLOURS == look.CATEGORY_COLOURS

@@ -66,6 +66,12 @@ def overwritten_by_hand(hf_model, rows, *, site, alpha):
 
         return hook
 
+    def see_output(layer):
+        def hook(module, args, output):
+            seen[layer] = output
+
+        return hook
+
     def overwrite_input(layer):
         def hook(module, args):
             h = args[0].clone()
@@ -82,8 +88,7 @@ def overwritten_by_hand(hf_model, rows, *, site, alpha):
         if site == "gate" and alpha == 1:
             handles.append(block.mlp.act_fn.register_forward_hook(overwrite_output(layer)))
         else:
-            see = lambda module, args, output, layer=layer: seen.update({layer: output})  # noqa: E731
-            handles.append(block.mlp.up_proj.register_forward_hook(see))
+            handles.append(block.mlp.up_proj.register_forward_hook(see_output(layer)))
             handles.append(block.mlp.down_proj.register_forward_pre_hook(overwrite_input(layer)))
     try:
         yield

@@ -15,7 +15,8 @@ from analysis.methods_text import methods_paragraphs, reproduce_text, study_toml
 from analysis.paper_figures import paper_gains
 from analysis.report import build_report
 from analysis.run_data import RunData
-from analysis.run_figures import Missing, drawn_figures, run_figures
+from analysis.run_figures import drawn_figures, run_figures
+from analysis.run_parts import Missing
 from analysis.run_tables import paper_beside, table_of
 from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import _parser, main

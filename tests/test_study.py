@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from conftest import shared_data
 
+from analysis.run_data import RunData
+from analysis.run_figures import drawn_figures
 from clas_lens.artifacts import ArtifactError
 from clas_lens.config import Method, StudyConfig, TaskConfig
 from clas_lens.evaluation_stages import task_for
@@ -43,6 +45,8 @@ lape_share = 0.2
 
 [search]
 alphas = [-1, 2]
+betas = [0, 0.4]
+gammas = [0, 0.2]
 fixed = ["int-mu"]
 
 [evaluate]
@@ -128,6 +132,11 @@ def test_a_run_folder_has_everything(undisturbed):
     assert set(manifest) >= {"study", "collect", "categorize", *stages}
     assert set(manifest["search xnli"]["chosen"]) == set(rows["xnli"]["intervention"]) - {"base", "int-mu"}
     assert manifest["evaluate xnli"]["overlapping"] == 0
+    grid = pd.read_parquet(out / "search" / "xnli" / "beta_gamma.parquet")
+    assert sorted(set(zip(grid["alpha"], grid["beta"], grid["gamma"], strict=True))) == [
+        (1.0, beta, gamma) for beta in (0.0, 0.4) for gamma in (0.0, 0.2)
+    ]
+    assert "beta_gamma_xnli" in drawn_figures(RunData.open(out))
     comparison = pd.read_parquet(out / "tables" / "xnli_comparison.parquet")
     assert set(comparison["intervention"]) == set(rows["xnli"]["intervention"]) - {"base"}
     assert (comparison.loc[comparison["language"] == "en", "gain"] == 0).all()

@@ -10,8 +10,8 @@ from plotly.subplots import make_subplots
 from analysis.dashboards.bench_engine import SteeringBench
 from analysis.dashboards.bench_result import BenchResult
 from analysis.dashboards.dashboard import Dashboard
-from analysis.dashboards.markup import paragraph, quoted, table, text_bar
-from analysis.look import PAGE, QUIET, WHEN_COLOURS, apply_look, plain
+from analysis.dashboards.markup import paragraph, table, text_bar
+from analysis.look import PAGE, QUIET, WHEN_COLOURS, apply_look, plain, quoted
 from clas_lens.clas import Clas
 from clas_lens.sites import LensModel
 from clas_lens.statistics import NeuronStatistics

@@ -20,12 +20,6 @@ def text_bar(share: float) -> str:
     return "\N{FULL BLOCK}" * round(BAR * min(max(share, 0.0), 1.0))
 
 
-def quoted(token: str) -> str:
-    """A token in quotes, so that its spaces show, on one line."""
-    visible = token.replace("\n", "\N{RETURN SYMBOL}")
-    return f"\N{LEFT DOUBLE QUOTATION MARK}{visible}\N{RIGHT DOUBLE QUOTATION MARK}"
-
-
 def paragraph(text: str) -> str:
     """Escaped text."""
     return f'<p style="margin:.3em 0">{escape(text)}</p>'

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from ipywidgets import Dropdown, IntSlider
 
 from analysis.dashboards.dashboard import Dashboard
-from analysis.dashboards.markup import paragraph, quoted, table, text_bar
+from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.dashboards.neuron_engine import Piece, language_profile, layer_neurons, token_activations
-from analysis.look import PAGE, TEXT_SIZE, apply_look, plain, signed
+from analysis.look import PAGE, TEXT_SIZE, apply_look, plain, quoted, signed
 from clas_lens.categories import NeuronCategories, NeuronCategory, categorize
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.neurons import promoted_tokens
