@@ -103,8 +103,8 @@ class Clas:
             ones = torch.ones(self.categories.n_neurons, dtype=torch.float64)
             return dict.fromkeys(self.layers, ones)
         specific = self._specific_for(language)
-        scale = clas_scale(self._partial, specific, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
-        return {layer: scale[layer] for layer in self.layers}
+        strengths = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
+        return {layer: clas_scale(self._partial[layer], specific[layer], **strengths) for layer in self.layers}
 
     def _specific_for(self, language: str) -> Bool[Tensor, "layer neuron"]:
         match self.specific:

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from clas_lens.artifacts import content_key, model_fingerprint, resumed_table, save_table
 from clas_lens.generation import end_token_ids
 from clas_lens.leakage import check_overlap, overlapping
+from clas_lens.prefixes import Segment, prompt_batches, shared_segments, whole_prompts
 from clas_lens.prompts import EncodedPrompt
 from clas_lens.shared_layers import LayerCount, SharedPrompt, first_layer
 from clas_lens.sites import LensModel, check_mlp_hooks, device_of
 from clas_lens.steering import Intervention, steerings_on
 from clas_lens.tasks.base import Example, Task
-from clas_lens.tokens import forward_batches, pad
 
 KIND = "evaluation rows"
 BASE = "base"
@@ -45,8 +45,9 @@ def evaluate(
     """Answer every example of a task in every language, under one or several interventions.
 
     Several in one go share what they have in common: the layers below the first one that an intervention changes are run
-    once a batch. Batches hold prompts of similar length; in float32 the results do not depend on them but for float error,
-    which can decide between answers whose scores are equal to the last few bits.
+    once a batch, and what prompts begin with alike (a premise, a paragraph) is run once for all of them. In float32 the
+    results do not depend on how prompts are batched but for float error, which can decide between answers whose scores are
+    equal to the last few bits. Rows in an intervention's anchor language are those of the unsteered model.
 
     Args:
         intervention: None for the unsteered model, an intervention, or names to interventions (None among them is the
@@ -149,7 +150,9 @@ class Evaluation:
         self.count = LayerCount(model.cfg.n_layers)
         self._overlap = {name: overlapping(task, chosen) for name, chosen in interventions.items()}
         self._columns = task.columns(model)
-        self._starts: dict[str, int] = {}
+        self._starts: dict[str, int] = {}  # of the interventions that change anything in the language at hand
+        self._positions = {name: chosen.positions for name, chosen in interventions.items() if chosen is not None}
+        self._new_tokens = getattr(task, "max_new_tokens", None) if task.generates else 0
         self._settings = task.settings(model)
         self._inputs = (self._settings, model_fingerprint(model), sorted(end_token_ids(model)))
 
@@ -166,8 +169,11 @@ class Evaluation:
     def _language(self, language: str, bar: "tqdm[Any]") -> pd.DataFrame:
         prompts = self.task.prompts(self.model, language)
         whole = _Chunk(language, -1, self.task.examples(language), prompts)
-        steered = {name: chosen for name, chosen in self.interventions.items() if chosen is not None}
-        self._starts = {name: first_layer(chosen, [language]) for name, chosen in steered.items()}
+        self._starts = {
+            name: first_layer(chosen, [language])
+            for name, chosen in self.interventions.items()
+            if chosen is not None and chosen.anchor != language
+        }
         done = {name: self._resumed(whole, name) for name in self.interventions}
         bar.update(sum(len(table) for table in done.values() if table is not None))
         todo = [name for name, table in done.items() if table is None]
@@ -202,29 +208,45 @@ class Evaluation:
     def _answers(self, chunk: _Chunk, names: Sequence[str], bar: "tqdm[Any]") -> dict[str, list[Any]]:
         answers: dict[str, list[Any]] = {name: [None] * len(chunk.examples) for name in names}
         ids = [prompt.ids for prompt in chunk.prompts]
-        steered = {name: chosen for name in names if (chosen := self.interventions[name]) is not None}
-        # A single setting gains nothing from running its lower layers apart.
-        shared = len(names) > 1
-        starts = {self._starts[name] for name in steered} if shared else set()
-        for rows in forward_batches([len(row) for row in ids], self.batch_size, device_of(self.model)):
-            prompt = SharedPrompt(
-                self.model,
-                pad(ids, rows, device=device_of(self.model)),
-                starts,
-                unsteered=len(steered) < len(names),
-                columns=self._columns,
-                count=self.count,
-            )
-            for name in names:
-                if name in steered:
-                    with prompt.steered(steered[name], chunk.language, self._starts[name]) as answering:
-                        found = self.task.answer(self.model, answering)
-                else:
-                    found = self.task.answer(self.model, prompt.unsteered())
-                for row, answer in zip(rows, found, strict=True):
-                    answers[name][row] = answer
-                bar.update(len(rows))
+        groups = [example.group for example in chunk.examples]
+        for rows in prompt_batches(ids, groups, self.batch_size, device_of(self.model)):
+            for together, segments in self._in_segments(ids, rows, names):
+                for name, found in self._answer(chunk.language, together, segments):
+                    for row, answer in zip(rows, found, strict=True):
+                        answers[name][row] = answer
+                    bar.update(len(rows))
         return answers
+
+    def _in_segments(
+        self, ids: Sequence[Sequence[int]], rows: Sequence[int], names: Sequence[str]
+    ) -> Iterator[tuple[list[str], list[Segment]]]:
+        """Which interventions read the batch in which segments: those on some positions alone need whole prompts."""
+        whole = [name for name in names if name in self._starts and self._positions[name] != "all"]
+        rest = [name for name in names if name not in whole]
+        if rest:
+            yield rest, shared_segments(self.model, ids, rows, new_tokens=self._new_tokens)
+        if whole:
+            yield whole, whole_prompts(self.model, ids, rows)
+
+    def _answer(
+        self, language: str, names: Sequence[str], segments: Sequence[Segment]
+    ) -> Iterator[tuple[str, list[Any]]]:
+        """A batch's answers under each of these interventions."""
+        unsteered = [name for name in names if name not in self._starts]
+        # A single setting gains nothing from running its lower layers apart.
+        starts = {self._starts[name] for name in names if name in self._starts} if len(names) > 1 else set()
+        prompt = SharedPrompt(
+            self.model, segments, starts, unsteered=bool(unsteered), columns=self._columns, count=self.count
+        )
+        if unsteered:
+            found = self.task.answer(self.model, prompt.unsteered(settings=len(unsteered)))
+            yield from ((name, found) for name in unsteered)
+        for name in names:
+            intervention = self.interventions[name]
+            if name in self._starts and intervention is not None:
+                with prompt.steered(intervention, language, self._starts[name]) as answering:
+                    found = self.task.answer(self.model, answering)
+                yield name, found
 
     def _table(self, chunk: _Chunk, name: str, answers: Sequence[Any]) -> pd.DataFrame:
         known = self._overlap[name]

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.generation import Decoder, make_decoder
+from clas_lens.prefixes import Segment
 from clas_lens.sites import HookFunction, LensModel, hooked, residual_name
 from clas_lens.steering import Intervention, steer
-from clas_lens.tokens import TokenBatch
 
 # A decoder that has seen the prompts, and the logits after them.
 Answering: TypeAlias = tuple[Decoder, Float[Tensor, "batch columns"]]
@@ -109,6 +109,7 @@ class SharedPrompt:
     """One batch of prompts whose lower layers are run once, to be continued without and with several interventions.
 
     Args:
+        segments: the prompts, in one piece or in several (`prefixes.py`).
         starts: the layers at which interventions will start. One that is not among them is run from layer 0.
         unsteered: whether the unsteered continuation is wanted, too; else no layer past the last start is run here.
         columns: token ids; only these logits are computed (all by default).
@@ -118,15 +119,18 @@ class SharedPrompt:
     def __init__(
         self,
         model: LensModel,
-        batch: TokenBatch,
+        segments: Sequence[Segment],
         starts: Collection[int],
         *,
         unsteered: bool,
         columns: Sequence[int] | None,
         count: LayerCount,
     ) -> None:
-        self._model, self._batch, self._columns, self._count = model, batch, columns, count
-        self._residuals: dict[int, Tensor] = {}
+        self._model, self._segments, self._columns, self._count = model, list(segments), columns, count
+        self._size = len(self._segments[-1].tokens)
+        # By segment: what enters each layer to start from, and the cache of the layers below the highest of these.
+        self._entering: list[dict[int, Tensor]] = []
+        self._lower: list[list[Any]] = []
         self._form = BlockForm()
         self._unsteered: Answering | None = None
         last = max(starts, default=0)
@@ -134,30 +138,38 @@ class SharedPrompt:
             self._run(starts, model.cfg.n_layers if unsteered else last, keep=unsteered)
 
     def _run(self, starts: Collection[int], stop: int, *, keep: bool) -> None:
+        entering: dict[int, Tensor] = {}
+
         def on_residual(layer: int) -> HookFunction:
             def hook(residual: Tensor, hook: object) -> None:
-                self._residuals[layer] = residual
+                entering[layer] = residual
 
             return hook
 
         wanted = sorted(set(starts) - {0})
-        decoder = make_decoder(self._model, len(self._batch.rows))
+        decoder = make_decoder(self._model, len(self._segments[0].tokens))
         # The output of the block below, because the block at `stop` itself may not run.
         hooks = [(residual_name(layer - 1), on_residual(layer)) for layer in wanted]
         with hooked(self._model, hooks), only_layers(self._model, 0, stop, form=self._form):
-            logits = self._prompt(decoder)
-        self._lower = decoder.cached(max(wanted, default=0))
-        self._count.ran(len(self._batch.rows), stop)
+            for segment in self._segments:
+                logits = self._feed(decoder, segment)
+                self._entering.append(dict(entering))
+                self._lower.append(decoder.cached(max(wanted, default=0)))
+        self._count.ran(self._size, stop)
         self._unsteered = (decoder, logits) if keep else None
 
-    def _prompt(self, decoder: Decoder) -> Tensor:
+    def _feed(self, decoder: Decoder, segment: Segment) -> Tensor:
+        """The logits after a segment; none are computed after one that another follows."""
+        if segment.parents is not None:
+            decoder.keep(segment.parents)
+        columns = self._columns if segment is self._segments[-1] else ()
         with torch.inference_mode():
-            return decoder.step(self._batch.tokens, self._batch.attention_mask, self._columns)
+            return decoder.step(segment.tokens, segment.attention_mask, columns)
 
-    def unsteered(self) -> Answering:
-        """A decoder that has seen the prompts, and the logits after them; to be used once."""
+    def unsteered(self, settings: int = 1) -> Answering:
+        """A decoder that has seen the prompts, and the logits after them; to be used once, for so many settings."""
         assert self._unsteered is not None, "asked for with unsteered=True"
-        self._count.asked(len(self._batch.rows))
+        self._count.asked(self._size * settings)
         return self._unsteered
 
     @contextmanager
@@ -167,17 +179,17 @@ class SharedPrompt:
         Args:
             start: the first layer that the intervention changes (`first_layer`).
         """
-        start = start if start in self._residuals else 0
-        decoder = make_decoder(self._model, len(self._batch.rows))
+        start = start if self._entering and start in self._entering[0] else 0
+        decoder = make_decoder(self._model, len(self._segments[0].tokens))
+        n_layers = self._model.cfg.n_layers
         # A batch whose rows all end at their first token generates nothing to steer.
         with steer(self._model, intervention, language, must_fire=intervention.positions != "generated"):
-            above = only_layers(
-                self._model, start, self._model.cfg.n_layers, self._residuals.get(start), form=self._form
-            )
-            with above:
-                logits = self._prompt(decoder)
-            if start:
-                decoder.adopt(self._lower, start)
-            self._count.ran(len(self._batch.rows), self._model.cfg.n_layers - start)
-            self._count.asked(len(self._batch.rows))
+            for place, segment in enumerate(self._segments):
+                entering = self._entering[place][start] if start else None
+                with only_layers(self._model, start, n_layers, entering, form=self._form):
+                    logits = self._feed(decoder, segment)
+                if start:
+                    decoder.adopt(self._lower[place], start)
+            self._count.ran(self._size, n_layers - start)
+            self._count.asked(self._size)
             yield decoder, logits

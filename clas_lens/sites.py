@@ -159,6 +159,19 @@ def device_of(model: LensModel) -> torch.device:
     return next(iter(model.parameters())).device
 
 
+def attention_window(model: LensModel) -> int | None:
+    """How many columns back the model's narrowest layers attend, or None if all see everything."""
+    if isinstance(model, HookedTransformer):
+        return model.cfg.window_size if model.cfg.use_local_attn else None
+    config: Any = model.original_model.config
+    return getattr(config.get_text_config(), "sliding_window", None)
+
+
+def counts_columns(model: LensModel) -> bool:
+    """Whether positions are told by columns (ALiBi, relative biases), and not by the position ids that masks give."""
+    return model.cfg.positional_embedding_type not in ("rotary", "standard")
+
+
 def direct_logits(
     model: LensModel, directions: Float[Tensor, "direction d_model"]
 ) -> Float[Tensor, "direction d_vocab"]:

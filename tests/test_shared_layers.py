@@ -9,6 +9,7 @@ from transformers import BloomConfig, BloomForCausalLM
 
 import clas_lens as cl
 from clas_lens.generation import generate_tokens, greedy
+from clas_lens.prefixes import whole_prompts
 from clas_lens.shared_layers import LayerCount, SharedPrompt, first_layer, only_layers
 from clas_lens.sites import hooked, last_logits
 from clas_lens.tokens import pad
@@ -25,7 +26,8 @@ def clas(each_model, small_corpus):
 def shared(model, starts, *, unsteered, columns=None):
     count = LayerCount(model.cfg.n_layers)
     batch = pad(IDS, range(3))
-    return SharedPrompt(model, batch, starts, unsteered=unsteered, columns=columns, count=count), batch, count
+    segments = whole_prompts(model, IDS, range(3))
+    return SharedPrompt(model, segments, starts, unsteered=unsteered, columns=columns, count=count), batch, count
 
 
 def test_every_setting_equals_an_independent_run(each_model, clas):
@@ -110,7 +112,8 @@ def test_blocks_that_hand_on_tuples():
     tokenizer = tiny_tokenizer(bos=True)
     model = cl.load_model(BloomForCausalLM(config).eval(), tokenizer=tokenizer, backend="bridge", device="cpu")
     batch = pad([(1, 5, 9, 30)], [0])
-    prompt = SharedPrompt(model, batch, {2}, unsteered=False, columns=None, count=LayerCount(4))
+    segments = whole_prompts(model, [(1, 5, 9, 30)], [0])
+    prompt = SharedPrompt(model, segments, {2}, unsteered=False, columns=None, count=LayerCount(4))
     vector = cl.AddVector(torch.ones(1, 32), ("de",), layer=2)
     with prompt.steered(vector, "de", 2) as (_, found):
         pass
