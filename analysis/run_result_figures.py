@@ -46,7 +46,7 @@ def _without_anchor(comparison: Any) -> pd.DataFrame:
 def _curves(data: RunData) -> list[Part]:
     """Curves over alpha of the main method and of all, and over beta and gamma where they were searched."""
     if not data.searches:
-        command = f"clas-lens search {data.run.root} --task xnli"
+        command = f"clas-lens search {data.run.root} --task {next(iter(data.tasks), 'xnli')}"
         return [Missing("search_over_strengths", f"Not there yet. This brings it: {command}")]
     along = {name: _one_strength(table) for name, table in data.searches.items()}
     curves = {name: table for name, table in along.items() if table is not None}

@@ -78,8 +78,11 @@ class NeuronAccumulator:
         self.square_sum[layer] += weights @ values.square()
         self.fired[layer] += _count_positive(values)
         self._count_bins("histogram", layer, values)
-        top, row = values.max(0)
-        self._keep_maximum(layer, top, examples[row], positions[row])
+        # Finding where a maximum lies takes ten times as long as the maximum, so only new ones are looked for.
+        top = values.amax(0)
+        (new,) = (top >= self.max[layer]).nonzero(as_tuple=True)
+        row = values[:, new].argmax(0)
+        self._keep_maximum(layer, top[new], examples[row], positions[row], new)
 
     def update_gate(
         self,
@@ -139,15 +142,17 @@ class NeuronAccumulator:
         top: Float[Tensor, "neuron"],
         example: Int[Tensor, "neuron"],
         position: Int[Tensor, "neuron"],
+        neurons: Int[Tensor, "neuron"] | slice = slice(None),
     ) -> None:
         """Keep the larger value; between equal ones the earlier (example, position), so that order never shows."""
         top, example, position = (t.to(self.sum.device) for t in (top, example, position))
-        held, held_example, held_position = self.max[layer], self.max_example[layer], self.max_position[layer]
+        held, held_example = self.max[layer, neurons], self.max_example[layer, neurons]
+        held_position = self.max_position[layer, neurons]
         earlier = (example < held_example) | ((example == held_example) & (position < held_position))
         better = (top > held) | ((top == held) & earlier)
-        self.max[layer] = torch.where(better, top, held)
-        self.max_example[layer] = torch.where(better, example, held_example)
-        self.max_position[layer] = torch.where(better, position, held_position)
+        self.max[layer, neurons] = torch.where(better, top, held)
+        self.max_example[layer, neurons] = torch.where(better, example, held_example)
+        self.max_position[layer, neurons] = torch.where(better, position, held_position)
 
     def tensors(self) -> dict[str, Tensor]:
         """The running values by name, on the CPU."""
@@ -169,9 +174,9 @@ class NeuronAccumulator:
 
 
 def _count_positive(values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron"]:
-    """How many values are above 0, per column. A product with ones is several times faster than summing booleans, and
-    exact: a float32 holds every integer up to 2**24, far more tokens than a batch has."""
-    positive = (values > 0).float()
+    """How many values are above 0, per column. Ones in float32, multiplied with ones, take a fifth of the time of summing
+    booleans, and are exact: a float32 holds every integer up to 2**24, far more tokens than a batch has."""
+    positive = values.clone().gt_(0)
     return (positive.new_ones(len(positive)) @ positive).long()
 
 

@@ -6,6 +6,7 @@ Everything that differs between `HookedTransformer` and `TransformerBridge` and 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
@@ -92,12 +93,16 @@ def _detach(point: HookPoint, function: HookFunction) -> None:
 
 
 def run_layers(model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]) -> None:
-    """One forward pass for its hooks alone: the unembedding is skipped (hooked) or done at one position (bridge)."""
+    """One forward pass for its hooks alone, without the unembedding."""
     with torch.inference_mode():
         if isinstance(model, HookedTransformer):
             model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-        else:
-            model(tokens, attention_mask=mask, logits_to_keep=1)
+            return
+        inner: Any = model.original_model.base_model  # what is below the LM head
+        options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
+        if "position_ids" in signature(inner.forward).parameters:
+            options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        inner(**options)
 
 
 def last_logits(

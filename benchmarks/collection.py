@@ -1,0 +1,144 @@
+"""Collecting statistics against the least that it could take, the usual recipe, and nnsight."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+import clas_lens as cl
+from benchmarks.decoding import stock_layout
+from benchmarks.measure import Row, compared, in_child, interleaved
+from benchmarks.models import SIZES, Size, hf_model, lens_model, texts, tokenizer
+from clas_lens.sites import LensModel, device_of, post_name, run_layers
+from clas_lens.tokens import TokenBatch, forward_batches, pad, tokenize
+
+FLOOR = "Hugging Face forward, no LM head"
+
+
+def batches_of(size: Size, corpus: cl.ParallelCorpus, device: torch.device) -> list[TokenBatch]:
+    """The batches that `collect_statistics` makes."""
+    found = []
+    for code in corpus.languages:
+        ids = tokenize(tokenizer(size.model), corpus[code]).ids
+        lengths = [len(row) for row in ids]
+        found += [pad(ids, rows, device=device) for rows in forward_batches(lengths, size.batch, device)]
+    return found
+
+
+def run_batches(model: LensModel, batches: list[TokenBatch]) -> None:
+    """Passes that nobody looks at."""
+    for batch in batches:
+        run_layers(model, batch.tokens, batch.attention_mask)
+
+
+def recipe(model: LensModel, corpus: cl.ParallelCorpus) -> dict[str, torch.Tensor]:
+    """What is usually written: a text at a time, everything cached, stacked and averaged."""
+    means = {}
+    for code in corpus.languages:
+        samples = []
+        for text in corpus[code]:
+            _, cache = model.run_with_cache(text, names_filter=lambda name: name.endswith("mlp.hook_post"))
+            samples.append(torch.stack([cache[post_name(i)][0, 1:].mean(0) for i in range(model.cfg.n_layers)]))
+        means[code] = torch.stack(samples).mean(0)
+    return means
+
+
+def with_nnsight(model: Any, batches: list[TokenBatch]) -> list[torch.Tensor]:
+    """The same mean with nnsight, in the same batches."""
+    totals: list[torch.Tensor] = []
+    for batch in batches:
+        saved = []
+        with model.trace({"input_ids": batch.tokens, "attention_mask": batch.attention_mask}):
+            for layer in model.model.layers:
+                saved.append(layer.mlp.down_proj.input.save())
+        totals.append(torch.stack([h[batch.attention_mask.bool()].mean(0) for h in saved]))
+    return totals
+
+
+def run(size: Size, rounds: int) -> list[Row]:
+    """Time, then memory."""
+    return [*_time(size, rounds), *_memory(size)]
+
+
+def _time(size: Size, rounds: int) -> list[Row]:
+    plain = hf_model(size.model, **size.stack)
+    hooked, bridge = lens_model(plain, size.model), lens_model(plain, size.model, "bridge")
+    corpus = texts(size)
+    batches = batches_of(size, corpus, device_of(hooked))
+
+    def floor() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                plain.model(input_ids=batch.tokens, attention_mask=batch.attention_mask, use_cache=False)
+
+    def bare(model: LensModel) -> Callable[[], None]:
+        return lambda: run_batches(model, batches)
+
+    def collecting(model: LensModel) -> Callable[[], object]:
+        return lambda: cl.collect_statistics(model, corpus, batch_size=size.batch, progress=False)
+
+    contenders: dict[str, Callable[[], object]] = {
+        FLOOR: floor,
+        "bare HookedTransformer forward": bare(hooked),
+        "collect_statistics, bridge": collecting(bridge),
+        "collect_statistics, hooked": collecting(hooked),
+        "run_with_cache recipe, stock layout": partial(recipe, stock_layout(hooked), corpus),
+        "run_with_cache recipe, our layout": partial(recipe, hooked, corpus),
+    }
+    if find_spec("nnsight"):
+        from nnsight import LanguageModel
+
+        traced = LanguageModel(plain, tokenizer=tokenizer(size.model))
+        contenders["nnsight, same batches"] = lambda: with_nnsight(traced, batches)
+    tokens = sum(int(batch.attention_mask.sum()) for batch in batches)
+    rows = compared(interleaved(contenders, rounds), FLOOR, amount=tokens, unit="tokens")
+    return [*rows, *_achieved(plain, rows)]
+
+
+def _achieved(plain: Any, rows: list[Row]) -> list[Row]:
+    """Achieved FLOP/s of the collection on a GPU: two a weight and token, embeddings apart."""
+    if not torch.cuda.is_available():
+        return []
+    weights = sum(p.numel() for name, p in plain.named_parameters() if "embed" not in name and "lm_head" not in name)
+    return [
+        {"what": f"achieved TFLOP/s, {row['what']}", "TFLOP/s": round(2 * weights * row["tokens/s"] / 1e12, 1)}
+        for row in rows
+        if "collect" in row["what"]
+    ]
+
+
+def _memory(size: Size) -> list[Row]:
+    """Peak memory of a process that collects, beside one that only runs the same batches."""
+    name = next(key for key, value in SIZES.items() if value == size)
+    rows = []
+    for count in (size.growth_texts[0], size.growth_texts[-1]):
+        bare, ours = in_child(bare_child, name, count), in_child(collect_child, name, count)
+        rows.append({"what": f"bare forward, {count} texts", "peak_mb": round(bare["peak_mb"])})
+        above = round(ours["peak_mb"] - bare["peak_mb"])
+        rows.append(
+            {"what": f"collect_statistics, {count} texts", "peak_mb": round(ours["peak_mb"]), "above_mb": above}
+        )
+    return rows
+
+
+def bare_child(name: str, count: int) -> float:
+    """Seconds of bare passes over so many texts, on the narrow stack."""
+    size = SIZES[name]
+    model = lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 4}), "stack")
+    batches = batches_of(size, texts(size, count), device_of(model))
+    start = time.perf_counter()
+    run_batches(model, batches)
+    return time.perf_counter() - start
+
+
+def collect_child(name: str, count: int) -> float:
+    """Seconds of a collection from so many texts, on the narrow stack."""
+    size = SIZES[name]
+    model = lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 4}), "stack")
+    corpus = texts(size, count)
+    start = time.perf_counter()
+    cl.collect_statistics(model, corpus, batch_size=size.batch, progress=False)
+    return time.perf_counter() - start

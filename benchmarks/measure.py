@@ -1,0 +1,125 @@
+"""How everything here is measured: interleaved rounds in one process, memory in fresh ones, ratios from one run."""
+
+import gc
+import json
+import multiprocessing
+import platform
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+PACKAGES = ("clas-lens", "torch", "transformers", "transformer-lens", "nnsight")
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of each, the fastest of some rounds in which all take turns; one round before them does not count."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            gc.collect()
+            _finish()
+            start = time.perf_counter()
+            run()
+            _finish()
+            seconds = time.perf_counter() - start
+            if number:
+                best[name] = min(best[name], seconds)
+    return best
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def compared(
+    seconds: Mapping[str, float], reference: str, *, amount: float | int, unit: str, **facts: Any
+) -> list[Row]:
+    """A row a contender: how much a second, and its time in times the reference's (below 1 is faster)."""
+    return [
+        {
+            "what": name,
+            f"{unit}/s": round(amount / taken, 2),
+            "time_ratio": round(taken / seconds[reference], 3),
+            **facts,
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def in_child(function: Callable[..., Any], *arguments: Any) -> Row:
+    """What a function of a module returns, run in a fresh process: with its `seconds` and that process's peak memory."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sending, function, arguments))
+    process.start()
+    sending.close()
+    try:
+        return receiving.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{function.__module__}.{function.__name__}{arguments} failed in its own process") from error
+    finally:
+        process.join()
+
+
+def _child(sending: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    seconds = function(*arguments)
+    sending.send({"seconds": seconds, "peak_mb": _peak_mb()})
+    sending.close()
+
+
+def _peak_mb() -> float:
+    """The most memory that this process has held; on Linux not `ru_maxrss`, which begins with the parent's."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def machine() -> Row:
+    """What the numbers depend on beside the code."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Rows under headings, aligned; a column that a row lacks stays empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [columns, *([str(row.get(name, "")) for name in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def write_results(path: Path, name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """One JSON file a benchmark, with the command's settings and the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"benchmark": name, "settings": dict(settings), "machine": machine(), "rows": list(rows)}
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
