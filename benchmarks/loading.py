@@ -1,75 +1,98 @@
-"""Loading a checkpoint: time and peak memory of a fresh process, against plain Hugging Face loading."""
+"""Loading a checkpoint and one pass: time and peak memory of a fresh process, against plain Hugging Face loading.
 
+The pass is part of it because safetensors are mapped: what nobody has used yet is not in memory. All processes have imported
+the same packages, which alone take some hundred MB.
+"""
+
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
+from transformer_lens import HookedTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import clas_lens as cl
 from benchmarks.measure import Row, in_child
-from benchmarks.models import Size, device_and_dtype
+from benchmarks.models import Size, device_and_dtype, hf_model, tokenizer
 from clas_lens.checkpoints import find_checkpoint
 
-REAL = "gemma-3-270m"
+GEMMA = "gemma-3-270m"
+LLAMA = {"hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 16, "vocab_size": 32000}
 
 
 def run(size: Size, rounds: int) -> list[Row]:
-    """Gemma 3 270M in every size: loading needs real files."""
-    contenders: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
-        "Hugging Face": (hugging_face, ()),
-        "load_model, hooked": (ours, ("hooked",)),
-        "load_model, bridge": (ours, ("bridge",)),
-        "HookedTransformer.from_pretrained_no_processing": (stock, ()),
-    }
-    found: dict[str, list[Row]] = {name: [] for name in contenders}
+    """The real Gemma, and random weights of Llama's shape; the same in every size."""
+    with tempfile.TemporaryDirectory() as folder:
+        hf_model("stack", **LLAMA).save_pretrained(folder)
+        tokenizer("stack").save_pretrained(folder)
+        return [
+            *_compared("Gemma 3 270M", find_checkpoint(GEMMA).folder, {"stock loader": stock_gemma}, rounds),
+            *_compared("Llama-shaped", Path(folder), {}, rounds),
+        ]
+
+
+def _compared(name: str, folder: Path, others: dict[str, Callable[[str], float]], rounds: int) -> list[Row]:
+    contenders = {"Hugging Face": hugging_face, "load_model, hooked": hooked, "load_model, bridge": bridge, **others}
+    found: dict[str, list[Row]] = {what: [] for what in contenders}
     for _ in range(rounds):
-        for name, (function, arguments) in contenders.items():
-            found[name].append(in_child(function, *arguments))
-    best = {name: {key: min(one[key] for one in of) for key in of[0]} for name, of in found.items()}
+        for what, function in contenders.items():
+            found[what].append(in_child(function, str(folder)))
+    best = {what: {key: min(one[key] for one in of) for key in of[0]} for what, of in found.items()}
     floor = best["Hugging Face"]
     return [
         {
-            "what": name,
+            "what": f"{name}: {what}",
             "seconds": round(one["seconds"], 2),
             "time_ratio": round(one["seconds"] / floor["seconds"], 2),
             "peak_mb": round(one["peak_mb"]),
             "peak_ratio": round(one["peak_mb"] / floor["peak_mb"], 3),
         }
-        for name, one in best.items()
+        for what, one in best.items()
     ]
 
 
-def hugging_face() -> float:
+TOKENS = torch.arange(4, 20)[None]
+
+
+def hugging_face(folder: str) -> float:
     """Model and tokenizer, plainly."""
     device, dtype = device_and_dtype()
-    folder = find_checkpoint(REAL).folder
     start = time.perf_counter()
-    AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
     AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        model(TOKENS.to(device))
     return time.perf_counter() - start
 
 
-def ours(backend: str) -> float:
-    """`load_model` from the same folder."""
-    folder = find_checkpoint(REAL).folder
-    start = time.perf_counter()
-    cl.load_model(folder, backend="bridge" if backend == "bridge" else "hooked")
-    return time.perf_counter() - start
+def hooked(folder: str) -> float:
+    """`load_model` as a HookedTransformer."""
+    return _ours(folder, bridged=False)
 
 
-def stock() -> float:
-    """TransformerLens's own loader, given the model that Hugging Face has loaded."""
-    from transformer_lens import HookedTransformer
+def bridge(folder: str) -> float:
+    """`load_model` as a TransformerBridge."""
+    return _ours(folder, bridged=True)
 
+
+def _ours(folder: str, *, bridged: bool) -> float:
     device, dtype = device_and_dtype()
-    folder = find_checkpoint(REAL).folder
+    start = time.perf_counter()
+    model = cl.load_model(folder, backend="bridge" if bridged else "hooked", dtype=dtype)
+    with torch.inference_mode():
+        model(TOKENS.to(device))
+    return time.perf_counter() - start
+
+
+def stock_gemma(folder: str) -> float:
+    """TransformerLens's own loader, given the model that Hugging Face has loaded."""
+    device, dtype = device_and_dtype()
     start = time.perf_counter()
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    HookedTransformer.from_pretrained_no_processing(
-        "google/gemma-3-270m",
-        hf_model=plain,
-        tokenizer=AutoTokenizer.from_pretrained(folder),
-        device=device,
-        dtype=dtype,
-    )
+    options = {"hf_model": plain, "tokenizer": AutoTokenizer.from_pretrained(folder), "device": device, "dtype": dtype}
+    model = HookedTransformer.from_pretrained_no_processing("google/gemma-3-270m", **options)
+    with torch.inference_mode():
+        model(TOKENS.to(device))
     return time.perf_counter() - start

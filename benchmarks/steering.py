@@ -28,7 +28,7 @@ def run(size: Size, rounds: int) -> list[Row]:
     for backend, model in models.items():
         rows += _forward(backend, model, clas, ids, rounds)
         rows += _generation(backend, model, clas, ids, size.new_tokens, rounds)
-    return [*rows, *_plain(plain, clas, ids, rounds)]
+    return [*rows, *_plain(plain, size.model, clas, ids, rounds)]
 
 
 def _forward(backend: str, model: LensModel, clas: cl.Clas, ids: Any, rounds: int) -> list[Row]:
@@ -91,7 +91,7 @@ def _torch_hooks(plain: PreTrainedModel, scales: dict[int, torch.Tensor]) -> Ite
             handle.remove()
 
 
-def _plain(plain: PreTrainedModel, clas: cl.Clas, ids: Any, rounds: int) -> list[Row]:
+def _plain(plain: PreTrainedModel, name: str, clas: cl.Clas, ids: Any, rounds: int) -> list[Row]:
     batch = pad(ids, range(len(ids)), device=plain.device)
     scales = {layer: scale.to(plain.device).float() for layer, scale in clas.scale(LANGUAGE).items()}
     inputs = {"input_ids": batch.tokens, "attention_mask": batch.attention_mask}
@@ -108,7 +108,7 @@ def _plain(plain: PreTrainedModel, clas: cl.Clas, ids: Any, rounds: int) -> list
     if find_spec("nnsight"):
         from nnsight import LanguageModel
 
-        traced = LanguageModel(plain, tokenizer=None)
+        traced = LanguageModel(plain, tokenizer=tokenizer(name))
 
         def with_nnsight() -> None:
             with torch.inference_mode(), traced.trace(inputs):

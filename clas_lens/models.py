@@ -93,6 +93,9 @@ def _load_from_disk(name: str, backend: Backend, dtype: torch.dtype | None, devi
             Exception
         ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError, SafetensorError ...
             raise ModelLoadError(f"{checkpoint.folder} could not be loaded: {type(error).__name__}: {error}") from error
+    if tokenizer.bos_token_id in tokenizer("")["input_ids"]:
+        # TransformerLens loads a second tokenizer, to put BOS in front, unless this one says that it does so itself.
+        tokenizer.init_kwargs.setdefault("add_bos_token", True)
     hf_model.eval().requires_grad_(False).to(device)
     return _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder)
 

@@ -1,5 +1,6 @@
 """The steering bench: sliders on one side, what the model says next and what each layer makes of it on the other."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ from plotly.subplots import make_subplots
 
 from analysis.dashboards.bench_engine import SteeringBench
 from analysis.dashboards.bench_result import BenchResult
-from analysis.dashboards.dashboard import Dashboard
+from analysis.dashboards.dashboard import WIDTH, Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.look import PAGE, QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from analysis.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
 from clas_lens.clas import Clas
 from clas_lens.sites import LensModel
 from clas_lens.statistics import NeuronStatistics
@@ -89,6 +90,8 @@ class BenchView(Dashboard):
 
 
 def _slider(name: str, value: float, low: float, high: float, step: float) -> FloatSlider:
+    # A front end moves the value to the nearest step as soon as it shows the slider: then other numbers would be steered with.
+    step = next((size for size in (step, 0.05, 0.01, 0.001) if math.isclose(value / size, round(value / size))), 0.0001)
     limits = {"min": min(low, value), "max": max(high, value), "step": step}
     return FloatSlider(value, description=name, continuous_update=False, **limits)
 
@@ -138,7 +141,7 @@ def bench_figure(result: BenchResult, layers: Sequence[int], *, dark: bool = Fal
         title="What steering changes at the next token",
         subtitle=f"KL(before || after) = {result.kl:.4f} nats; the dots mark steered layers; hover for the logit lens",
         dark=dark,
-        width=PAGE,
+        width=WIDTH,
     )
     labels = [plain(quoted(token)) for token in tokens["token"]]
     figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", col=1)

@@ -9,6 +9,7 @@ from ipywidgets import HTML, HBox, Layout, VBox, Widget
 from analysis.dashboards.markup import paragraph
 
 TEXT_HTML = "text/html"
+WIDTH = 900  # pixels of a wide figure: what JupyterLab leaves beside its file list on a screen of 1366
 
 
 class Dashboard(VBox):
@@ -24,7 +25,7 @@ class Dashboard(VBox):
 
     def __init__(self, controls: Mapping[str, Widget], figures: Sequence[go.Figure], *, row_length: int = 4) -> None:
         self.controls = dict(controls)
-        self.figures = tuple(go.FigureWidget(figure) for figure in figures)
+        self.figures = tuple(go.FigureWidget(in_one_title(figure)) for figure in figures)
         self.note = HTML()
         given = list(controls.values())
         wrap = Layout(flex_flow="row wrap")
@@ -34,7 +35,7 @@ class Dashboard(VBox):
     def show(self, figures: Sequence[go.Figure], note: str) -> None:
         """Let the figures become these, and the note this HTML."""
         for shown, figure in zip(self.figures, figures, strict=True):
-            follow(shown, figure)
+            follow(shown, in_one_title(figure))
         self.note.value = note
 
     def refuse(self, error: ValueError) -> None:
@@ -57,6 +58,19 @@ class Dashboard(VBox):
         for figure in self.figures:
             figure._repr_mimebundle_()  # writes its present state to where a front end that joins late reads it
         return {**super()._repr_mimebundle_(**options), TEXT_HTML: self.static_html()}
+
+
+def in_one_title(figure: go.Figure) -> go.Figure:
+    """The figure with its subtitle as a line of its title.
+
+    Plotly places a subtitle by the height of the title, which it cannot measure in a widget that is not on screen yet: the
+    two would stand on top of each other.
+    """
+    title = figure.layout.title
+    if not title.subtitle.text:
+        return figure
+    small = f'<span style="font-size:{title.subtitle.font.size}px">{title.subtitle.text}</span>'
+    return go.Figure(figure).update_layout(title_text=f"{title.text}<br>{small}", title_subtitle_text="")
 
 
 def follow(shown: go.FigureWidget, figure: go.Figure) -> None:

@@ -1,5 +1,6 @@
 """The layer explorer: what a stricter or another threshold makes of the categories, at once, from saved statistics."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -35,7 +36,7 @@ class LayerExplorer(Dashboard):
         self.cats = categorize(stats)
         controls = {
             "activity": Dropdown(options=list(get_args(Activity)), description="activity"),
-            "threshold": FloatSlider(description="threshold", readout_format=".3g", layout=Layout(width="40em")),
+            "threshold": FloatSlider(description="threshold", layout=Layout(width="40em")),
         }
         _set_range(controls["threshold"], stats, "mean")
         super().__init__(controls, self._figures())
@@ -68,18 +69,27 @@ class LayerExplorer(Dashboard):
         slider.observe(self._changed, "value")
         self._changed(change)
 
+    @property
+    def threshold(self) -> float:
+        """What the slider says; the front end's 0 is one but for float error, and that would count neurons at 0."""
+        slider = self.controls["threshold"]
+        return 0.0 if abs(slider.value) < slider.step / 2 else slider.value
+
     def _changed(self, change: Any) -> None:
-        self.cats = categorize(self.stats, self.controls["threshold"].value, self.controls["activity"].value)
+        self.cats = categorize(self.stats, self.threshold, self.controls["activity"].value)
         self.show(self._figures(), self._note())
 
 
 def _set_range(slider: FloatSlider, stats: NeuronStatistics, activity: Activity) -> None:
     """Give the slider the range of an activity's values, without the tails, and its first threshold."""
-    low, high = 0.0, 1.0 - 1.0 / STEPS
+    low, high, step = 0.0, 1.0 - 1.0 / STEPS, 1.0 / STEPS
     if activity != "firing_rate":
         values = stats.mean if activity == "mean" else stats.mean.abs()
         low, high = (float(value) for value in np.quantile(values.numpy(), [TAIL, 1 - TAIL]))
-        low, high = min(low, 0.0), max(high, 0.0)
+        step = (max(high, 0.0) - min(low, 0.0)) / STEPS or 1.0
+        # A front end moves the value to the nearest of low, low + step, ... when it shows the slider: 0 must be one of these.
+        low, high = (step * math.trunc(limit / step) for limit in (min(low, 0.0), max(high, 0.0)))
     with slider.hold_trait_notifications():  # on the way the value may lie outside the limits
-        slider.min, slider.max, slider.step = low, high, (high - low) / STEPS
+        slider.min, slider.max, slider.step = low, high, step
+        slider.readout_format = f".{max(0, math.ceil(1 - math.log10(step)))}f"
         slider.value = FIRST[activity]

@@ -8,10 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from ipywidgets import Dropdown, IntSlider
 
-from analysis.dashboards.dashboard import Dashboard
+from analysis.dashboards.dashboard import WIDTH, Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.dashboards.neuron_engine import Piece, language_profile, layer_neurons, token_activations
-from analysis.look import PAGE, TEXT_SIZE, apply_look, plain, quoted, signed
+from analysis.look import TEXT_SIZE, apply_look, plain, quoted, signed
 from clas_lens.categories import NeuronCategories, NeuronCategory, categorize
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.neurons import promoted_tokens
@@ -157,7 +157,7 @@ def profile_figure(profile: pd.DataFrame, layer: int, category: str, *, dark: bo
         subtitle=f"{len(neurons)} neurons, the most selective for a language first; mean activation in units of the "
         "neuron's root mean square",
         dark=dark,
-        width=PAGE,
+        width=WIDTH,
         height=150 + 18 * max(len(neurons), 6),
         legend=False,
     )
