@@ -18,7 +18,7 @@ import clas_lens as cl
 from analysis import layer_distribution, overlap_matrix
 from analysis.dashboards import BenchResult, BenchView, LayerExplorer, NeuronBrowser, SteeringBench
 from analysis.dashboards.bench import bench_figure, bench_note
-from analysis.dashboards.dashboard import follow
+from analysis.dashboards.dashboard import follow, in_one_title
 from analysis.dashboards.markup import table, text_bar
 from analysis.dashboards.neuron_browser import highlighted
 from analysis.dashboards.neuron_engine import Piece, language_profile, token_activations
@@ -315,7 +315,7 @@ def test_layer_explorer(small_stats):
         for shown, figure in zip(
             view.figures, (layer_distribution(cats, bridge_layers=layers), overlap_matrix(cats)), strict=True
         ):
-            assert drawn(shown) == drawn(figure)
+            assert drawn(shown) == drawn(in_one_title(figure))
         assert f"bridge layers: {layers[0]}" in view.note.value
     low = small_stats.mean.min()
     view.controls["activity"].value = "mean"

@@ -17,7 +17,7 @@ MEASURE = ("histogram", "accumulate", "statistics", "collect", "categories", "ca
 STEER = ("steering", "edits", "clas", "selection", "overwriting", "overwrite", "pooling", "representations")
 BASELINES = ("residual", "vectors", "controls", "noise", "tuned", "interventions")
 UNDERSTAND = ("alignment", "separation", "sentence_maps", "neurons")
-ASK = ("generation", "shared_layers", "effects", "wording", "prompts", "qa_metrics")
+ASK = ("generation", "prefixes", "shared_layers", "effects", "wording", "prompts", "qa_metrics")
 TASKS = ("tasks.base", "tasks.xnli", "tasks.xquad", "tasks")
 JUDGE = (
     "leakage",
