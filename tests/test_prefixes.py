@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import BACKENDS
+from conftest import BACKENDS, tiny_tokenizer
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import clas_lens as cl
 from clas_lens import prefixes, tasks
@@ -140,3 +142,28 @@ def test_evaluation_equals_one_by_one(llama_model, small_corpus, positions):
 def test_whole_prompts(llama_model):
     (segment,) = whole_prompts(llama_model, IDS, [1, 0])
     assert read([segment]) == [IDS[1], IDS[0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_learned_positions_follow_the_mask(backend):
+    torch.manual_seed(0)
+    if backend == "hooked":
+        shape = {"n_layers": 3, "d_model": 32, "n_ctx": 128, "d_head": 8, "d_vocab": 600, "act_fn": "gelu"}
+        model = HookedTransformer(HookedTransformerConfig(**shape, positional_embedding_type="standard", seed=0))
+    else:
+        config = GPT2Config(vocab_size=600, n_embd=32, n_layer=3, n_head=4, n_positions=128)
+        options = {"tokenizer": tiny_tokenizer(bos=True), "backend": backend, "device": "cpu"}
+        model = cl.load_model(GPT2LMHeadModel(config).eval(), **options)
+    segments = shared_segments(model, IDS, range(len(IDS)))
+    assert len(segments) == 3
+    count = LayerCount(model.cfg.n_layers)
+    _, logits = SharedPrompt(model, segments, (), unsteered=True, columns=None, count=count).unsteered()
+    torch.testing.assert_close(logits, _single_logits(model), rtol=0, atol=2e-5)
+
+
+def test_models_that_count_columns_read_whole_prompts():
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=600, hidden_size=32, n_layer=2, n_head=4)
+    tokenizer = tiny_tokenizer(bos=True)
+    model = cl.load_model(BloomForCausalLM(config).eval(), tokenizer=tokenizer, backend="bridge", device="cpu")
+    assert len(shared_segments(model, IDS, range(len(IDS)))) == 1
