@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
             run()
             _finish()
             seconds = time.perf_counter() - start
+            print(f"round {number}/{rounds}  {seconds:8.2f} s  {name}", file=sys.stderr, flush=True)
             if number:
                 best[name] = min(best[name], seconds)
     return best
