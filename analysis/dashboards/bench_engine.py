@@ -76,7 +76,7 @@ class SteeringBench:
         *,
         stats: NeuronStatistics | None = None,
         seed: int = 0,
-        max_new_tokens: int = 8,
+        max_new_tokens: int = 6,
         top: int = 8,
     ) -> None:
         check_mlp_hooks(model)
