@@ -52,7 +52,8 @@ def shared_segments(
     """The prompts in the segments that take the fewest tokens, or in one.
 
     Padding then also stands between a prompt's segments, where masks and position ids pass over it. Attention windows and
-    ALiBi count columns instead, so models with them get one segment, where the window is not wider than all that there is.
+    ALiBi count columns instead: a model with ALiBi gets one segment, and so does a prompt that with its new tokens would not
+    fit into the narrowest window.
 
     Args:
         new_tokens: how many may be generated afterwards, at most; None if that is not known.
@@ -108,7 +109,7 @@ def _unit_cost(own: Sequence[tuple[int, ...]]) -> int:
 
 def _common(own: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all begin with; less than any has, so that each has some left."""
-    first, last = min(own), max(own)  # in the order of dictionaries these two differ first
+    first, last = min(own), max(own)  # in lexicographic order no two differ earlier
     length = min(map(len, own)) - 1
     return next((place for place in range(length) if first[place] != last[place]), length)
 
