@@ -7,7 +7,6 @@ import clas_lens as cl
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, clas_of, hf_model, lens_model
 from clas_lens import tasks
-from clas_lens.search import PAPER_ALPHAS, PAPER_BETAS, PAPER_GAMMAS
 
 LAYERS = tuple(range(24, 30))  # of 32, the paper's for Llama 3.1 8B
 LANGUAGES = ("de", "zh")
@@ -18,25 +17,34 @@ def run(size: Size, rounds: int) -> list[Row]:
     model = lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 32}), "stack")
     clas = clas_of(model, size, LAYERS)
     task = tasks.XNLI("bundled", LANGUAGES, split="validation", label_mass=False)
-    alphas = PAPER_ALPHAS["xnli"]
-    settings = [replace(clas, alpha=alpha) for alpha in alphas]
-    settings += [replace(clas, alpha=1.0, beta=beta, gamma=gamma) for beta in PAPER_BETAS for gamma in PAPER_GAMMAS]
+    at_one = replace(clas, alpha=1.0)
+    grids = {"alpha": (clas, cl.alpha_settings(task)), "pairs": (at_one, cl.beta_gamma_settings())}
+    settings = [replace(of, **dict[str, Any](strengths)) for of, grid in grids.values() for strengths in grid]
+    options: dict[str, Any] = {"batch_size": size.batch, "progress": False}
     scores: dict[str, list[float]] = {}
 
-    def searches() -> None:
-        options: dict[str, Any] = {"batch_size": size.batch, "progress": False}
-        first = cl.search_alpha(model, task, clas, alphas, **options)
-        second = cl.search_beta_gamma(model, task, replace(clas, alpha=1.0), **options)
-        scores["search"] = [*first.table["score"], *second.table["score"]]
+    def one_by_one() -> None:
+        first = cl.search_alpha(model, task, clas, **options)
+        second = cl.search_beta_gamma(model, task, at_one, **options)
+        scores["one by one"] = [*first.table["score"], *second.table["score"]]
+
+    def together() -> None:
+        found = cl.search_grids(model, task, grids, **options)
+        scores["together"] = [*found["alpha"].table["score"], *found["pairs"].table["score"]]
 
     def independent() -> None:
         scores["alone"] = []
         for setting in settings:
-            rows = cl.evaluate(model, task, setting, batch_size=size.batch, progress=False)
+            rows = cl.evaluate(model, task, setting, **options)
             scores["alone"] += list(100.0 * rows.groupby("language", sort=False)["correct"].mean())
 
     reference = "20 independent evaluations"
-    seconds = interleaved({reference: independent, "search_alpha and search_beta_gamma": searches}, rounds)
-    assert scores["search"] == scores["alone"], "a search has to be exact"
+    contenders = {
+        reference: independent,
+        "search_alpha, then search_beta_gamma": one_by_one,
+        "search_grids, both in one run": together,
+    }
+    seconds = interleaved(contenders, rounds)
+    assert scores["one by one"] == scores["together"] == scores["alone"], "a search has to be exact"
     amount = len(settings) * len(task) * len(LANGUAGES)
     return compared(seconds, reference, amount=amount, unit="prompts")

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from clas_lens.overwrite import Overwrite
     from clas_lens.paired_tests import control_p
     from clas_lens.representations import Representations, collect_representations
-    from clas_lens.search import SearchResult, search_alpha, search_beta_gamma
+    from clas_lens.search import (
+        SearchResult,
+        alpha_settings,
+        beta_gamma_settings,
+        search_alpha,
+        search_beta_gamma,
+        search_grids,
+    )
     from clas_lens.selection import NeuronSelection, act_prob, category_selection, lape
     from clas_lens.significance import Comparison, compare, summarize_languages
     from clas_lens.statistics import NeuronAccumulator, NeuronStatistics
@@ -77,8 +84,11 @@ _HOME = {
     "measure_effects": "effects",
     "neuron_magnitude": "controls",
     "relayout_weights": "hooked",
+    "alpha_settings": "search",
+    "beta_gamma_settings": "search",
     "search_alpha": "search",
     "search_beta_gamma": "search",
+    "search_grids": "search",
     "select_bridge_layers": "categories",
     "steer": "steering",
     "summarize_languages": "significance",
@@ -108,6 +118,8 @@ __all__ = [
     "SteeringError",
     "Tuned",
     "act_prob",
+    "alpha_settings",
+    "beta_gamma_settings",
     "categorize",
     "category_selection",
     "collect_representations",
@@ -125,6 +137,7 @@ __all__ = [
     "relayout_weights",
     "search_alpha",
     "search_beta_gamma",
+    "search_grids",
     "select_bridge_layers",
     "steer",
     "summarize_languages",

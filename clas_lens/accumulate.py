@@ -78,10 +78,9 @@ class NeuronAccumulator:
         self.square_sum[layer] += weights @ values.square()
         self.fired[layer] += _count_positive(values)
         self._count_bins("histogram", layer, values)
-        # Finding where a maximum lies takes ten times as long as the maximum, so only new ones are looked for.
         top = values.amax(0)
-        (new,) = (top >= self.max[layer]).nonzero(as_tuple=True)
-        row = values[:, new].argmax(0)
+        (new,) = (top >= self.max[layer]).nonzero(as_tuple=True)  # the others' places do not matter
+        row = _first_row_of(top[new], values.index_select(1, new))
         self._keep_maximum(layer, top[new], examples[row], positions[row], new)
 
     def update_gate(
@@ -178,6 +177,16 @@ def _count_positive(values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuro
     booleans, and are exact: a float32 holds every integer up to 2**24, far more tokens than a batch has."""
     positive = values.clone().gt_(0)
     return (positive.new_ones(len(positive)) @ positive).long()
+
+
+def _first_row_of(top: Float[Tensor, "neuron"], values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron"]:
+    """The first row in which each column has its maximum `top`: `argmax(0)`, in a quarter of its time. Overwrites `values`.
+
+    Rows are numbered downwards, in float32, which holds every integer up to 2**24; where there is no maximum, 0 remains.
+    """
+    rows = len(values)
+    numbers = torch.arange(rows, 0, -1, dtype=values.dtype, device=values.device)
+    return rows - values.ge_(top).mul_(numbers[:, None]).amax(0).long()
 
 
 def token_weights(lengths: Sequence[int], pooling: Pooling) -> Float[Tensor, "token"]:

@@ -192,18 +192,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _search(arguments: argparse.Namespace) -> None:
     config = read_config(SearchCommand, arguments)
     from clas_lens.clas import Clas
-    from clas_lens.evaluation_stages import GRID, grid_stage, open_run, search_stage
+    from clas_lens.evaluation_stages import open_run, search_stage
     from clas_lens.run_folder import RunFolder
 
     run = RunFolder(arguments.run)
     model, methods = open_run(run, config, config, batch_size=config.batch_size)
     clas = methods.get("clas")
-    if config.betas and not isinstance(clas, Clas):
+    if not isinstance(clas, Clas):
+        clas = None
+    if config.betas and clas is None:
         raise ValueError("betas and gammas are CLAS's: name clas among the methods")
     searched = {name: methods[name] for name, _ in config.searched(config.fixed)}
-    results = search_stage(config, run, model, config, config, searched, progress=True)
-    if config.betas and isinstance(clas, Clas):
-        results[GRID] = grid_stage(config, run, model, config, config, clas, progress=True)
+    results = search_stage(config, run, model, config, config, searched, clas, progress=True)
     for name, found in results.items():
         print(f"\n{name}: chosen {', '.join(f'{key}={value:g}' for key, value in found.chosen.items())}")
         print(found.means().round(2).to_string(index=False))

@@ -1,6 +1,8 @@
 """The forward loop that feeds the statistics: one streaming pass per language."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from clas_lens.accumulate import HISTOGRAMS, TENSORS, NeuronAccumulator, Pooling
 from clas_lens.artifacts import ArtifactError, content_key, model_fingerprint, neuron_fingerprint, read_header
 from clas_lens.corpus import ParallelCorpus
 from clas_lens.sites import (
-    HookFunction,
     LensModel,
     check_mlp_hooks,
     device_of,
     gate_activation,
+    gate_activations_seen,
     gate_name,
     hooked,
     post_name,
@@ -130,37 +132,52 @@ def _add_batch(
 ) -> None:
     # Rows in corpus order, so that the first of several equal maxima is the earliest example.
     batch = pad(texts.ids, sorted(rows), n_prefix=texts.n_prefix, side=padding_side, device=device_of(model))
-    counted = _last_only(batch) if accumulator.pooling == "last" else batch.content_mask
-    lengths = counted.sum(1).tolist()
-    weights = token_weights(lengths, accumulator.pooling).to(counted.device)
-    row_of, _ = counted.nonzero(as_tuple=True)
-    (chosen,) = counted.flatten().nonzero(as_tuple=True)
-    examples = torch.tensor(batch.rows, device=counted.device)[row_of]
-    positions = (batch.content_mask.cumsum(1) - 1)[counted]
-
-    def content(activation: Float[Tensor, "batch pos neuron"]) -> Float[Tensor, "token neuron"]:
-        return activation.flatten(0, 1).index_select(0, chosen)  # faster than a mask of booleans
-
-    def on_post(layer: int) -> HookFunction:
-        def hook(activation: Tensor, hook: object) -> None:
-            accumulator.update(layer, content(activation), weights, examples, positions)
-
-        return hook
-
-    def on_gate(layer: int) -> HookFunction:
-        nonlinearity = gate_activation(model, layer)
-
-        def hook(activation: Tensor, hook: object) -> None:
-            gate = content(activation)
-            accumulator.update_gate(layer, gate, nonlinearity(gate), weights)
-
-        return hook
-
-    layers = range(model.cfg.n_layers)
-    hooks = [*((post_name(i), on_post(i)) for i in layers), *((gate_name(i), on_gate(i)) for i in layers)]
-    with hooked(model, hooks):
+    reader = _BatchReader(model, accumulator, batch)
+    with reader.attached():
         run_layers(model, batch.tokens, batch.attention_mask)
     accumulator.count(samples=len(rows), tokens=int(batch.content_mask.sum()))
+
+
+class _BatchReader:
+    """Hooks that add one batch's activations to the sums, layer by layer."""
+
+    def __init__(self, model: LensModel, accumulator: NeuronAccumulator, batch: TokenBatch) -> None:
+        counted = _last_only(batch) if accumulator.pooling == "last" else batch.content_mask
+        row_of, _ = counted.nonzero(as_tuple=True)
+        (self._chosen,) = counted.flatten().nonzero(as_tuple=True)
+        self._weights = token_weights(counted.sum(1).tolist(), accumulator.pooling).to(counted.device)
+        self._examples = torch.tensor(batch.rows, device=counted.device)[row_of]
+        self._positions = (batch.content_mask.cumsum(1) - 1)[counted]
+        self._model, self._accumulator = model, accumulator
+        self._gate: tuple[int, Tensor] | None = None  # a layer's, until what its nonlinearity makes of it is known
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Forward passes inside are read."""
+        layers = range(self._model.cfg.n_layers)
+        hooks = [(gate_name(layer), partial(self._on_gate, layer)) for layer in layers]
+        hooks += [(post_name(layer), partial(self._on_post, layer)) for layer in layers]
+        with hooked(self._model, hooks), gate_activations_seen(self._model, self._on_activated):
+            yield
+
+    def _content(self, activation: Float[Tensor, "batch pos neuron"]) -> Float[Tensor, "token neuron"]:
+        return activation.flatten(0, 1).index_select(0, self._chosen)  # faster than a mask of booleans
+
+    def _on_gate(self, layer: int, activation: Tensor, hook: object) -> None:
+        self._gate = layer, self._content(activation)
+
+    def _on_activated(self, activated: Tensor) -> None:
+        if self._gate is not None:
+            self._add_gate(*self._gate, self._content(activated))
+
+    def _on_post(self, layer: int, activation: Tensor, hook: object) -> None:
+        if self._gate is not None:  # the nonlinearity was not seen
+            self._add_gate(*self._gate, gate_activation(self._model, layer)(self._gate[1]))
+        self._accumulator.update(layer, self._content(activation), self._weights, self._examples, self._positions)
+
+    def _add_gate(self, layer: int, gate: Tensor, activated: Tensor) -> None:
+        self._gate = None
+        self._accumulator.update_gate(layer, gate, activated, self._weights)
 
 
 def _last_only(batch: TokenBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,10 @@ class _Chunk:
 
 
 class Evaluation:
-    """One call of `evaluate`: its arguments, checked, and `rows()`, which runs it. `count` says how many layers were run."""
+    """One call of `evaluate`: its arguments, checked, and `rows()`, which runs it.
+
+    `count` says how many layers were run, `answered` how many prompts under each intervention; neither what was read.
+    """
 
     def __init__(
         self,
@@ -148,6 +152,7 @@ class Evaluation:
         self.batch_size, self.chunk_size, self.progress = batch_size, chunk_size, progress
         self.folder = None if out is None else Path(out) / task.name
         self.count = LayerCount(model.cfg.n_layers)
+        self.answered: Counter[str] = Counter()
         self._overlap = {name: overlapping(task, chosen) for name, chosen in interventions.items()}
         self._columns = task.columns(model)
         self._starts: dict[str, int] = {}  # of the interventions that change anything in the language at hand
@@ -214,6 +219,7 @@ class Evaluation:
                 for name, found in self._answer(chunk.language, together, segments):
                     for row, answer in zip(rows, found, strict=True):
                         answers[name][row] = answer
+                    self.answered[name] += len(rows)
                     bar.update(len(rows))
         return answers
 
@@ -239,7 +245,7 @@ class Evaluation:
             self.model, segments, starts, unsteered=bool(unsteered), columns=self._columns, count=self.count
         )
         if unsteered:
-            found = self.task.answer(self.model, prompt.unsteered(settings=len(unsteered)))
+            found = self.task.answer(self.model, prompt.unsteered())
             yield from ((name, found) for name in unsteered)
         for name in names:
             intervention = self.interventions[name]

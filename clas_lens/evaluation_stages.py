@@ -21,7 +21,7 @@ from clas_lens.evaluation import evaluate
 from clas_lens.methods import build_methods
 from clas_lens.representations import Pool, Representations, collect_representations
 from clas_lens.run_folder import RunFolder
-from clas_lens.search import SearchResult, search_alpha, search_beta_gamma
+from clas_lens.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids
 from clas_lens.significance import compare
 from clas_lens.sites import LensModel
 from clas_lens.stages import (
@@ -126,54 +126,34 @@ def search_stage(
     task_config: TaskConfig,
     how: EvaluateConfig,
     methods: Mapping[str, Intervention | None],
+    clas: Clas | None,
     *,
     progress: bool,
 ) -> dict[str, SearchResult]:
-    """The same search over alpha for each of these methods, saved as `search/<task>/<method>.parquet`."""
-    task = task_for(task_config, "tuning")
-    results = {}
-    for name, intervention in methods.items():
-        if intervention is not None:
-            options = _search_options(run, name, task_config, how, progress=progress)
-            results[name] = search_alpha(model, task, intervention, config.alphas, **options)
-            _keep(run, name, task.name, results[name])
-    chosen = {name: dict(result.chosen) for name, result in results.items()}
-    facts = {"chosen": chosen, "examples": sorted(task.example_keys()), "task": task.settings(model)}
-    run.update_manifest(f"search {task.name}", config, **facts)
-    return results
+    """The same search over alpha for each of these methods, in one run, saved as `search/<task>/<method>.parquet`.
 
-
-def grid_stage(
-    config: SearchConfig,
-    run: RunFolder,
-    model: LensModel,
-    task_config: TaskConfig,
-    how: EvaluateConfig,
-    clas: Clas,
-    *,
-    progress: bool,
-) -> SearchResult:
-    """CLAS at alpha 1 under each beta and gamma, for the paper's Figure 6: `search/<task>/beta_gamma.parquet`.
-
-    Nothing is chosen by it.
+    Where the config has betas and gammas, also `clas` at alpha 1 under each pair, for the paper's Figure 6, as "beta_gamma";
+    nothing is chosen by that.
     """
     task = task_for(task_config, "tuning")
-    options = _search_options(run, GRID, task_config, how, progress=progress)
-    found = search_beta_gamma(model, task, replace(clas, alpha=GRID_ALPHA), config.betas, config.gammas, **options)
-    _keep(run, GRID, task.name, found)
-    return found
-
-
-def _search_options(
-    run: RunFolder, name: str, task_config: TaskConfig, how: EvaluateConfig, *, progress: bool
-) -> dict[str, Any]:
-    return {
+    alphas = alpha_settings(task, config.alphas)
+    grids = {name: (method, alphas) for name, method in methods.items() if method is not None}
+    if config.betas and clas is not None:
+        grids[GRID] = replace(clas, alpha=GRID_ALPHA), beta_gamma_settings(config.betas, config.gammas)
+    options: dict[str, Any] = {
         "batch_size": how.batch_size,
         "chunk_size": how.chunk_size,
-        "out": run.search / "rows" / name,
+        "out": run.search / "rows",
         "allow_overlap": task_config.allow_overlap,
         "progress": progress,
     }
+    results = search_grids(model, task, grids, **options) if grids else {}
+    for name, result in results.items():
+        _keep(run, name, task.name, result)
+    chosen = {name: dict(result.chosen) for name, result in results.items() if name != GRID}
+    facts = {"chosen": chosen, "examples": sorted(task.example_keys()), "task": task.settings(model)}
+    run.update_manifest(f"search {task.name}", config, **facts)
+    return results
 
 
 def _keep(run: RunFolder, name: str, task: str, found: SearchResult) -> None:

@@ -50,8 +50,6 @@ def plan_study(config: StudyConfig) -> pd.DataFrame:
     for task in config.tasks:
         if config.search is not None:
             steps.append(_search(config, task))
-            if config.search.betas:
-                steps.append(_grid(config, task))
         steps.append(_evaluate(config, task))
     steps.append(_report(config))
     frame = pd.DataFrame([vars(step) for step in steps])
@@ -102,32 +100,18 @@ def _examples(task: TaskConfig, use: str) -> tuple[int, int]:
 def _search(config: StudyConfig, task: TaskConfig) -> Step:
     assert config.search is not None
     languages, examples = _examples(task, "tuning")
-    grid = len(config.search.alphas or range(11 if task.task == "xnli" else 9))
+    alphas = len(config.search.alphas or range(11 if task.task == "xnli" else 9))
+    pairs = len(config.search.betas) * len(config.search.gammas)
     searched = [method for _, method in config.methods.searched(config.search.fixed)]
-    what = f"{task.task}: {len(searched)} methods x {grid} alphas x {languages} languages x {examples} examples"
-    upper = [_upper(config, method) for method in searched]
+    grids = [(_upper(config, method), alphas) for method in searched] + [(_upper(config, "clas"), pairs)] * (pairs > 0)
+    what = f"{len(searched)} methods x {alphas} alphas" + (f" and {pairs} pairs of beta and gamma" if pairs else "")
     return _step(
         f"search {task.task}",
-        what,
+        f"{task.task}: {what}, x {languages} languages x {examples} examples",
         task,
         prompts=languages * examples,
-        passes=sum(1 - share + grid * share for share in upper),
-        answers=len(searched) * grid,
-    )
-
-
-def _grid(config: StudyConfig, task: TaskConfig) -> Step:
-    assert config.search is not None
-    languages, examples = _examples(task, "tuning")
-    pairs = len(config.search.betas) * len(config.search.gammas)
-    upper = _upper(config, "clas")
-    return _step(
-        f"grid {task.task}",
-        f"{task.task}: {pairs} betas and gammas of clas x {languages} languages x {examples} examples",
-        task,
-        prompts=languages * examples,
-        passes=1 - upper + pairs * upper,
-        answers=pairs,
+        passes=1 - min((upper for upper, _ in grids), default=1) + sum(upper * settings for upper, settings in grids),
+        answers=sum(settings for _, settings in grids),
     )
 
 

@@ -23,6 +23,7 @@ PAPER_ALPHAS: Mapping[str, tuple[float, ...]] = {
 PAPER_BETAS = (0.2, 0.4, 0.6)
 PAPER_GAMMAS = (0.1, 0.2, 0.4)
 STRENGTHS = ("alpha", "beta", "gamma")
+Setting = Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class SearchResult:
             the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|).
         intervention: the best setting, which remembers the examples that it was tuned on.
         passes, passes_independent: prompt passes that were run, in whole forward passes of one prompt, and what independent
-            runs would have taken; 0 for what was read from files.
+            runs would have taken; 0 for what was read from files. Searches made together share out their passes evenly.
     """
 
     table: pd.DataFrame
@@ -70,8 +71,7 @@ class SearchResult:
             EvaluationError: the search was over another intervention.
         """
         table, header = load_table(Path(path), KIND)
-        inner = intervention.inner if isinstance(intervention, Tuned) else intervention
-        tuned = Tuned(_at(inner, header["chosen"]), frozenset(header["tuned_on"]))
+        tuned = Tuned(_at(_inner(intervention), header["chosen"]), frozenset(header["tuned_on"]))
         if tuned.fingerprint() != header["intervention"]:
             raise EvaluationError(
                 f"{path} was searched over another intervention, or with other strengths, than this one; search again"
@@ -97,10 +97,7 @@ def search_alpha(
     Raises:
         EvaluationError: no alphas for a task without the paper's.
     """
-    if alphas is None and task.name not in PAPER_ALPHAS:
-        raise EvaluationError(f"no default alphas for {task.name!r} (only for {', '.join(PAPER_ALPHAS)}); give alphas=")
-    chosen = PAPER_ALPHAS[task.name] if alphas is None else alphas
-    return search(model, task, intervention, [{"alpha": float(alpha)} for alpha in chosen], **options)
+    return search(model, task, intervention, alpha_settings(task, alphas), **options)
 
 
 def search_beta_gamma(
@@ -118,15 +115,30 @@ def search_beta_gamma(
     Args:
         task, options: as for `search_alpha`.
     """
-    pairs = [{"beta": float(beta), "gamma": float(gamma)} for beta in betas for gamma in gammas]
-    return search(model, task, intervention, pairs, **options)
+    return search(model, task, intervention, beta_gamma_settings(betas, gammas), **options)
+
+
+def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Setting]:
+    """The settings of `search_alpha`, which says what the default is.
+
+    Raises:
+        EvaluationError: no alphas for a task without the paper's.
+    """
+    if alphas is None and task.name not in PAPER_ALPHAS:
+        raise EvaluationError(f"no default alphas for {task.name!r} (only for {', '.join(PAPER_ALPHAS)}); give alphas=")
+    return [{"alpha": float(alpha)} for alpha in (PAPER_ALPHAS[task.name] if alphas is None else alphas)]
+
+
+def beta_gamma_settings(betas: Sequence[float] = PAPER_BETAS, gammas: Sequence[float] = PAPER_GAMMAS) -> list[Setting]:
+    """Every pair, as settings for `search_grids`."""
+    return [{"beta": float(beta), "gamma": float(gamma)} for beta in betas for gamma in gammas]
 
 
 def search(
     model: LensModel,
     task: Task,
     intervention: Intervention,
-    settings: Sequence[Mapping[str, float]],
+    settings: Sequence[Setting],
     **options: Any,
 ) -> SearchResult:
     """Score an intervention at several settings of its strengths; the layers below it are run once a batch for all of them.
@@ -134,7 +146,53 @@ def search(
     Raises:
         EvaluationError: no settings, one twice, or a strength that the intervention does not have.
     """
-    inner = intervention.inner if isinstance(intervention, Tuned) else intervention
+    return search_grids(model, task, {"": (intervention, settings)}, **options)[""]
+
+
+def search_grids(
+    model: LensModel,
+    task: Task,
+    grids: Mapping[str, tuple[Intervention, Sequence[Setting]]],
+    **options: Any,
+) -> dict[str, SearchResult]:
+    """Several searches, of one intervention or of several, in one run: what they share is run once a batch for all.
+
+    Args:
+        grids: by a name of your own, an intervention and the settings to score it at, such as `{"alpha": 1.0}`.
+        task, options: as for `search_alpha`.
+
+    Returns:
+        By the same names what `search` of each alone would return.
+
+    Raises:
+        EvaluationError: as `search`, or no grids.
+    """
+    if not grids:
+        raise EvaluationError("no grids given: name an intervention and the settings to score it at")
+    runs = {name: _named_settings(name, intervention, settings) for name, (intervention, settings) in grids.items()}
+    run = Evaluation(model, task, {name: one for grid in runs.values() for name, one in grid.items()}, **options)
+    rows = run.rows()
+    scores = (
+        rows.groupby(["intervention", "language"], sort=False)
+        .agg(mean=(task.metric, "mean"), n=(task.metric, "size"), overlap=("overlap", "any"))
+        .reset_index()
+    )
+    results = {}
+    for name, (intervention, settings) in grids.items():
+        table = _table(task, runs[name], scores)
+        best = _best(table, intervention.anchor)
+        chosen = {strength: float(best[strength]) for strength in settings[0]}
+        before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
+        tuned = Tuned(_at(_inner(intervention), chosen), task.example_keys() | before)
+        answered = float(sum(run.answered[setting] for setting in runs[name]))
+        passes = run.count.passes * answered / max(run.answered.total(), 1)
+        results[name] = SearchResult(table, chosen, tuned, passes, answered)
+    return results
+
+
+def _named_settings(grid: str, intervention: Intervention, settings: Sequence[Setting]) -> dict[str, Intervention]:
+    """The intervention at each setting, by what names the setting's file."""
+    inner = _inner(intervention)
     own = [strength for strength in STRENGTHS if hasattr(inner, strength)]
     names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
     unknown = {key for setting in settings for key in setting} - set(own)
@@ -144,15 +202,13 @@ def search(
             f"a search needs different settings of {', '.join(own)} (all that {type(inner).__name__} has); "
             f"got {names or 'none'}"
         )
-    grid = {name: _at(inner, setting) for name, setting in zip(names, settings, strict=True)}
-    run = Evaluation(model, task, grid, **options)
-    rows = run.rows()
-    scores = (
-        rows.groupby(["intervention", "language"], sort=False)
-        .agg(mean=(task.metric, "mean"), n=(task.metric, "size"), overlap=("overlap", "any"))
-        .reset_index()
-    )
-    table = pd.DataFrame(
+    prefix = f"{grid}," if grid else ""
+    return {prefix + name: _at(inner, setting) for name, setting in zip(names, settings, strict=True)}
+
+
+def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting of this grid and language."""
+    return pd.DataFrame(
         [
             {
                 "task": task.name,
@@ -163,13 +219,13 @@ def search(
                 "overlap": overlap,
             }
             for name, language, mean, size, overlap in scores.itertuples(index=False)
+            if name in grid
         ]
     )
-    best = _best(table, inner.anchor)
-    chosen = {strength: float(best[strength]) for strength in settings[0]}
-    before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
-    tuned = Tuned(_at(inner, chosen), task.example_keys() | before)
-    return SearchResult(table, chosen, tuned, run.count.passes, float(run.count.settings))
+
+
+def _inner(intervention: Intervention) -> Intervention:
+    return intervention.inner if isinstance(intervention, Tuned) else intervention
 
 
 def _at(intervention: Intervention, strengths: Mapping[str, float]) -> Intervention:

@@ -84,20 +84,14 @@ class LayerCount:
     Attributes:
         n_layers: of the model.
         layers: prompts x layers that were run.
-        settings: prompts x settings that were answered.
     """
 
     n_layers: int
     layers: int = 0
-    settings: int = 0
 
     def ran(self, prompts: int, layers: int) -> None:
         """Count a pass of some prompts through some layers."""
         self.layers += prompts * layers
-
-    def asked(self, prompts: int) -> None:
-        """Count some prompts' answer under one setting, which by itself takes one forward pass each."""
-        self.settings += prompts
 
     @property
     def passes(self) -> float:
@@ -166,10 +160,9 @@ class SharedPrompt:
         with torch.inference_mode():
             return decoder.step(segment.tokens, segment.attention_mask, columns)
 
-    def unsteered(self, settings: int = 1) -> Answering:
-        """A decoder that has seen the prompts, and the logits after them; to be used once, for so many settings."""
+    def unsteered(self) -> Answering:
+        """A decoder that has seen the prompts, and the logits after them; to be used once."""
         assert self._unsteered is not None, "asked for with unsteered=True"
-        self._count.asked(self._size * settings)
         return self._unsteered
 
     @contextmanager
@@ -191,5 +184,4 @@ class SharedPrompt:
                 if start:
                     decoder.adopt(self._lower[place], start)
             self._count.ran(self._size, n_layers - start)
-            self._count.asked(self._size)
             yield decoder, logits

@@ -159,6 +159,32 @@ def gate_activation(model: LensModel, layer: int) -> Callable[[Tensor], Tensor]:
     )
 
 
+@contextmanager
+def gate_activations_seen(model: LensModel, see: Callable[[Tensor], None]) -> Iterator[None]:
+    """Forward passes inside call `see` with what each MLP's nonlinearity returns, between the layer's hooks at `gate_name` and
+    `post_name`: more than once where layers share a module, not at all where a bridge computes its MLPs itself.
+    """
+    with ExitStack() as attached:
+        for layer in range(model.cfg.n_layers):
+            function = gate_activation(model, layer)
+            if isinstance(function, torch.nn.Module):
+                attached.callback(function.register_forward_hook(lambda module, inputs, output: see(output)).remove)
+            elif isinstance(model, HookedTransformer):
+                mlp: Any = model.blocks[layer].mlp
+                attached.callback(setattr, mlp, "act_fn", function)
+                mlp.act_fn = _shown(function, see)
+        yield
+
+
+def _shown(function: Callable[[Tensor], Tensor], see: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
+    def shown(values: Tensor) -> Tensor:
+        activated = function(values)
+        see(activated)
+        return activated
+
+    return shown
+
+
 def device_of(model: LensModel) -> torch.device:
     """The device that tokens must be on."""
     return next(iter(model.parameters())).device

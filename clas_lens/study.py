@@ -7,7 +7,7 @@ import pandas as pd
 
 from clas_lens.artifacts import ArtifactError
 from clas_lens.config import StudyConfig
-from clas_lens.evaluation_stages import compare_stage, evaluate_stage, grid_stage, methods_stage, search_stage
+from clas_lens.evaluation_stages import compare_stage, evaluate_stage, methods_stage, search_stage
 from clas_lens.report_data import evaluated_clas, report_data_stage
 from clas_lens.run_folder import RunFolder
 from clas_lens.search import SearchResult
@@ -56,10 +56,8 @@ def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True
         if config.search is not None:
             say(f"{task.task}: tuning on {task.tuning_limit or 'all'} examples a language")
             searched = {name: methods[name] for name, _ in config.methods.searched(config.search.fixed)}
-            searches = search_stage(config.search, run, model, task, config.evaluate, searched, progress=progress)
-            say("; ".join(f"{name}: alpha={found.chosen['alpha']:g}" for name, found in searches.items()))
-            if config.search.betas:
-                grid_stage(config.search, run, model, task, config.evaluate, clas, progress=progress)
+            searches = search_stage(config.search, run, model, task, config.evaluate, searched, clas, progress=progress)
+            say("; ".join(f"{name}: alpha={searches[name].chosen['alpha']:g}" for name in searched))
         say(f"{task.task}: reporting")
         rows[task.task] = evaluate_stage(config.evaluate, run, model, task, methods, searches, progress=progress)
         compare_stage(run, task.task, rows[task.task], clas.anchor)

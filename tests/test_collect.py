@@ -1,5 +1,7 @@
 """The streaming pass against the plain definition, and the same numbers whatever the batches, padding or shards."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -123,6 +125,22 @@ def test_both_backends_agree(lens_models, small_corpus):
     hooked, bridge = (collect(lens_models["gemma3", backend], small_corpus) for backend in ("hooked", "bridge"))
     assert_same(hooked, bridge)
     assert hooked.model["neurons"] == bridge.model["neurons"]
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+def test_the_gate_is_the_same_whether_its_nonlinearity_is_seen_or_computed_again(
+    lens_models, small_corpus, backend, monkeypatch
+):
+    model = lens_models["gemma3", backend]
+    seen = collect(model, small_corpus)
+    monkeypatch.setattr("clas_lens.collect.gate_activations_seen", lambda *_: nullcontext())
+    assert_same(seen, collect(model, small_corpus), atol=1e-7, rtol=1e-6)
+
+
+def test_the_nonlinearity_is_put_back(llama, small_corpus):
+    before = [block.mlp.act_fn for block in llama.blocks]
+    collect(llama, small_corpus.take(range(2)))
+    assert [block.mlp.act_fn for block in llama.blocks] == before
 
 
 def test_maxima_point_at_their_token(llama, small_corpus):

@@ -98,8 +98,35 @@ def test_beta_and_gamma(llama, task, clas, tmp_path):
     assert again.passes == 0, "all of it was read from files"
 
 
+def test_searches_made_together_are_those_made_alone(model, small_cats, task, tmp_path):
+    stats = cl.collect_statistics(model, cl.ParallelCorpus.bundled(["en", "de"]).take(range(3)), **QUIET)
+    clas = cl.Clas(cl.categorize(stats), layers=(3,), alpha=1.0)
+    lower = cl.Clas(clas.categories, layers=(2,))
+    grids = {
+        "clas": (clas, cl.alpha_settings(task, ALPHAS)),
+        "lower": (lower, cl.alpha_settings(task, ALPHAS)),
+        "pairs": (clas, cl.beta_gamma_settings((0.2, 0.6), (0.1, 0.4))),
+    }
+    found = cl.search_grids(model, task, grids, out=tmp_path, **QUIET)
+    alone = {
+        "clas": search_alpha(model, task, clas, ALPHAS, **QUIET),
+        "lower": search_alpha(model, task, lower, ALPHAS, **QUIET),
+        "pairs": search_beta_gamma(model, task, clas, (0.2, 0.6), (0.1, 0.4), **QUIET),
+    }
+    for name, one in alone.items():
+        pd.testing.assert_frame_equal(found[name].table, one.table)
+        assert found[name].chosen == one.chosen
+        assert found[name].intervention.fingerprint() == one.intervention.fingerprint()
+        assert found[name].passes_independent == one.passes_independent
+    assert sum(one.passes for one in found.values()) < sum(one.passes for one in alone.values())
+    more = cl.search_grids(model, task, grids | {"new": (clas, [{"alpha": 5.0}])}, out=tmp_path, **QUIET)
+    assert [name for name, one in more.items() if one.passes] == ["new"], "the rest was read from files"
+
+
 def test_errors(llama, task, clas):
     with pytest.raises(EvaluationError, match="different settings of alpha, beta, gamma .* got none"):
         search_alpha(llama, task, clas, ())
     with pytest.raises(EvaluationError, match="got .'alpha=1', 'alpha=1'"):
         search_alpha(llama, task, clas, (1.0, 1.0))
+    with pytest.raises(EvaluationError, match="no grids given"):
+        cl.search_grids(llama, task, {})

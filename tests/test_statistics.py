@@ -60,6 +60,16 @@ def test_maxima_start_below_every_value_and_ties_go_to_the_earliest():
     assert (accumulator.max_example.item(), accumulator.max_position.item()) == (3, 1)
 
 
+def test_maxima_are_where_argmax_finds_them_first():
+    values = torch.randint(-3, 4, (50, 40), generator=torch.Generator().manual_seed(0)).float()
+    accumulator = cl.NeuronAccumulator(1, 40)
+    for rows in torch.arange(50).split(20):
+        accumulator.update(0, values[rows].clone(), torch.ones(len(rows)), rows, 2 * rows)
+    torch.testing.assert_close(accumulator.max[0], values.amax(0))
+    assert torch.equal(accumulator.max_example[0], values.argmax(0))
+    assert torch.equal(accumulator.max_position[0], 2 * values.argmax(0))
+
+
 def test_reading_does_not_change_the_accumulator():
     accumulator = fed()
     before = {name: value.clone() for name, value in accumulator.tensors().items()}

@@ -196,7 +196,8 @@ def test_plans_count_what_is_asked_for():
     """By hand for Llama 3.1 8B: bridge layers from 24 of 32, so that a setting of its own takes a quarter of a pass."""
     plan = plan_study(load_study("paper-llama-xnli")).set_index("stage")
     assert plan.loc["collect", "passes"] == 12 * 100
-    assert plan.loc["search xnli", "passes"] == 4 * 15 * 200 * (0.75 + 11 * 0.25)  # clas and three random masks
+    grids = 4 * 11 + 16  # alphas of clas and three random masks; Figure 6
+    assert plan.loc["search xnli", "passes"] == 15 * 200 * (0.75 + grids * 0.25)
     assert plan.loc["evaluate xnli", "passes"] == 15 * 5010 * (1 + 1 + 4 * 0.25)  # base, int-mu, the same four
     assert plan.loc["report", "passes"] == 2 * 12 * 100
     xquad = plan_study(load_study("paper-qwen-xquad")).set_index("stage")
