@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 import clas_lens as cl
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, clas_of, hf_model, lens_model
@@ -10,6 +12,7 @@ from clas_lens import tasks
 
 LAYERS = tuple(range(24, 30))  # of 32, the paper's for Llama 3.1 8B
 LANGUAGES = ("de", "zh")
+Scores = dict[tuple[float, float, float, str], float]
 
 
 def run(size: Size, rounds: int) -> list[Row]:
@@ -22,22 +25,22 @@ def run(size: Size, rounds: int) -> list[Row]:
     grids = {"alpha": (clas, cl.alpha_settings(task)), "pairs": (at_one, cl.beta_gamma_settings())}
     settings = [replace(of, **dict[str, Any](strengths)) for of, grid in grids.values() for strengths in grid]
     options: dict[str, Any] = {"batch_size": size.batch, "progress": False}
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, Scores] = {}
 
     def one_by_one() -> None:
         first = cl.search_alpha(model, task, clas, **options)
         second = cl.search_beta_gamma(model, task, at_one, **options)
-        scores["one by one"] = [*first.table["score"], *second.table["score"]]
+        scores["one by one"] = _scores(first, second)
 
     def together() -> None:
-        found = cl.search_grids(model, task, grids, **options)
-        scores["together"] = [*found["alpha"].table["score"], *found["pairs"].table["score"]]
+        scores["together"] = _scores(*cl.search_grids(model, task, grids, **options).values())
 
     def independent() -> None:
-        scores["alone"] = []
-        for setting in settings:
-            rows = cl.evaluate(model, task, setting, **options)
-            scores["alone"] += list(100.0 * rows.groupby("language", sort=False)["correct"].mean())
+        scores["alone"] = {}
+        for one in settings:
+            rows = cl.evaluate(model, task, one, **options)
+            for language, right in rows.groupby("language")["correct"]:
+                scores["alone"][one.alpha, one.beta, one.gamma, str(language)] = 100.0 * right.mean()
 
     reference = "20 independent evaluations"
     contenders = {
@@ -49,3 +52,10 @@ def run(size: Size, rounds: int) -> list[Row]:
     assert scores["one by one"] == scores["together"] == scores["alone"], "a search has to be exact"
     amount = len(settings) * len(task) * len(LANGUAGES)
     return compared(seconds, reference, amount=amount, unit="prompts")
+
+
+def _scores(*searches: cl.SearchResult) -> Scores:
+    """What each setting scored in each language."""
+    tables = pd.concat([found.table for found in searches])
+    keys = zip(tables["alpha"], tables["beta"], tables["gamma"], tables["language"], strict=True)
+    return dict(zip(keys, tables["score"], strict=True))
