@@ -1,6 +1,5 @@
 """Collecting statistics against the least that it could take, the usual recipe, and nnsight."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ import torch
 
 import clas_lens as cl
 from benchmarks.decoding import stock_layout
-from benchmarks.measure import Row, compared, in_child, interleaved
+from benchmarks.measure import Row, compared, in_child, interleaved, timed
 from benchmarks.models import SIZES, Size, hf_model, lens_model, texts, tokenizer
 from clas_lens.sites import LensModel, device_of, post_name, run_layers
 from clas_lens.tokens import TokenBatch, forward_batches, pad, tokenize
@@ -115,34 +114,30 @@ def _achieved(plain: Any, rows: list[Row]) -> list[Row]:
 
 
 def _memory(size: Size) -> list[Row]:
-    """Peak memory of a process that collects, beside one that only runs the same batches."""
+    """Peak memory above what lies there before, of a collection and of bare passes over the same batches."""
     name = next(key for key, value in SIZES.items() if value == size)
     rows = []
     for count in (size.growth_texts[0], size.growth_texts[-1]):
-        bare, ours = in_child(bare_child, name, count), in_child(collect_child, name, count)
-        rows.append({"what": f"bare forward, {count} texts", "peak_mb": round(bare["peak_mb"])})
-        above = round(ours["peak_mb"] - bare["peak_mb"])
-        rows.append(
-            {"what": f"collect_statistics, {count} texts", "peak_mb": round(ours["peak_mb"]), "above_mb": above}
-        )
+        for what, child in (("bare forward", bare_child), ("collect_statistics", collect_child)):
+            found = in_child(child, name, count)
+            above = round(found["peak_mb"] - found["resting_mb"])
+            rows.append({"what": f"{what}, {count} texts", "peak_mb": round(found["peak_mb"]), "above_mb": above})
     return rows
 
 
-def bare_child(name: str, count: int) -> float:
-    """Seconds of bare passes over so many texts, on the narrow stack."""
-    size = SIZES[name]
-    model = lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 4}), "stack")
-    batches = batches_of(size, texts(size, count), device_of(model))
-    start = time.perf_counter()
-    run_batches(model, batches)
-    return time.perf_counter() - start
+def bare_child(name: str, count: int) -> Row:
+    """Bare passes over so many texts, on the narrow stack; the batches are made before."""
+    model, corpus = _narrow(name, count)
+    batches = batches_of(SIZES[name], corpus, device_of(model))
+    return timed(lambda: run_batches(model, batches))
 
 
-def collect_child(name: str, count: int) -> float:
-    """Seconds of a collection from so many texts, on the narrow stack."""
+def collect_child(name: str, count: int) -> Row:
+    """A collection from so many texts, on the narrow stack."""
+    model, corpus = _narrow(name, count)
+    return timed(lambda: cl.collect_statistics(model, corpus, batch_size=SIZES[name].batch, progress=False))
+
+
+def _narrow(name: str, count: int) -> tuple[LensModel, cl.ParallelCorpus]:
     size = SIZES[name]
-    model = lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 4}), "stack")
-    corpus = texts(size, count)
-    start = time.perf_counter()
-    cl.collect_statistics(model, corpus, batch_size=size.batch, progress=False)
-    return time.perf_counter() - start
+    return lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 4}), "stack"), texts(size, count)

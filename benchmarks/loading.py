@@ -33,7 +33,7 @@ def run(size: Size, rounds: int) -> list[Row]:
         ]
 
 
-def _compared(name: str, folder: Path, others: dict[str, Callable[[str], float]], rounds: int) -> list[Row]:
+def _compared(name: str, folder: Path, others: dict[str, Callable[[str], Row]], rounds: int) -> list[Row]:
     contenders = {"Hugging Face": hugging_face, "load_model, hooked": hooked, "load_model, bridge": bridge, **others}
     found: dict[str, list[Row]] = {what: [] for what in contenders}
     for _ in range(rounds):
@@ -56,7 +56,7 @@ def _compared(name: str, folder: Path, others: dict[str, Callable[[str], float]]
 TOKENS = torch.arange(4, 20)[None]
 
 
-def hugging_face(folder: str) -> float:
+def hugging_face(folder: str) -> Row:
     """Model and tokenizer, plainly."""
     device, dtype = device_and_dtype()
     start = time.perf_counter()
@@ -65,29 +65,29 @@ def hugging_face(folder: str) -> float:
     with torch.inference_mode():
         model(TOKENS.to(device))
     del tokenizer
-    return time.perf_counter() - start
+    return {"seconds": time.perf_counter() - start}
 
 
-def hooked(folder: str) -> float:
+def hooked(folder: str) -> Row:
     """`load_model` as a HookedTransformer."""
     return _ours(folder, bridged=False)
 
 
-def bridge(folder: str) -> float:
+def bridge(folder: str) -> Row:
     """`load_model` as a TransformerBridge."""
     return _ours(folder, bridged=True)
 
 
-def _ours(folder: str, *, bridged: bool) -> float:
+def _ours(folder: str, *, bridged: bool) -> Row:
     device, dtype = device_and_dtype()
     start = time.perf_counter()
     model = cl.load_model(folder, backend="bridge" if bridged else "hooked", dtype=dtype)
     with torch.inference_mode():
         model(TOKENS.to(device))
-    return time.perf_counter() - start
+    return {"seconds": time.perf_counter() - start}
 
 
-def stock_gemma(folder: str) -> float:
+def stock_gemma(folder: str) -> Row:
     """TransformerLens's own loader, given the model that Hugging Face has loaded."""
     device, dtype = device_and_dtype()
     start = time.perf_counter()
@@ -96,4 +96,4 @@ def stock_gemma(folder: str) -> float:
     model = HookedTransformer.from_pretrained_no_processing("google/gemma-3-270m", **options)
     with torch.inference_mode():
         model(TOKENS.to(device))
-    return time.perf_counter() - start
+    return {"seconds": time.perf_counter() - start}

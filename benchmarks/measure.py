@@ -1,10 +1,10 @@
 """How everything here is measured: interleaved rounds in one process, memory in fresh ones, ratios from one run."""
 
+import ctypes
 import gc
 import json
 import multiprocessing
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,8 +55,8 @@ def compared(
     ]
 
 
-def in_child(function: Callable[..., Any], *arguments: Any) -> Row:
-    """What a function of a module returns, run in a fresh process: with its `seconds` and that process's peak memory."""
+def in_child(function: Callable[..., Row], *arguments: Any) -> Row:
+    """The row that a function of a module returns, run in a fresh process, with `peak_mb`, that process's peak memory."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sending, function, arguments))
@@ -70,19 +70,29 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Row:
         process.join()
 
 
-def _child(sending: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    seconds = function(*arguments)
-    sending.send({"seconds": seconds, "peak_mb": _peak_mb()})
+def _child(sending: Any, function: Callable[..., Row], arguments: Sequence[Any]) -> None:
+    row = function(*arguments)
+    sending.send({**row, "peak_mb": _memory_mb("VmHWM")})
     sending.close()
 
 
-def _peak_mb() -> float:
-    """The most memory that this process has held; on Linux not `ru_maxrss`, which begins with the parent's."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def timed(run: Callable[[], object]) -> Row:
+    """The `seconds` of a run, and the `resting_mb` that its process held before. Its peak memory counts from here on."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, so that it does not hide what the run takes
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
+    resting = _memory_mb("VmRSS")
+    start = time.perf_counter()
+    run()
+    return {"seconds": time.perf_counter() - start, "resting_mb": resting}
+
+
+def _memory_mb(name: str) -> float:
+    """A line of Linux's account of this process: `VmRSS` it holds now, `VmHWM` it has held at most (`ru_maxrss` begins with
+    the parent's).
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def machine() -> Row:
