@@ -66,6 +66,7 @@ def draw(rows: list[Row], folder: Path) -> None:
             if column == 1:
                 figure.update_yaxes(title=title, row=row, col=column)
         figure.update_xaxes(title=UNITS[axis], row=2, col=column)
+        figure.update_xaxes(nticks=4, rangemode="tozero", col=column)
     start = ", ".join(f"{value} {UNITS[axis]}" for axis, value in START.items())
     apply_look(
         figure,
