@@ -9,8 +9,8 @@ import torch
 
 import clas_lens as cl
 from benchmarks.decoding import stock_layout
-from benchmarks.measure import Row, compared, in_child, interleaved, timed
-from benchmarks.models import SIZES, Size, hf_model, lens_model, texts, tokenizer
+from benchmarks.measure import Row, compared, interleaved
+from benchmarks.models import Size, hf_model, lens_model, texts, tokenizer
 from clas_lens.sites import LensModel, device_of, post_name, run_layers
 from clas_lens.tokens import TokenBatch, forward_batches, pad, tokenize
 
@@ -58,11 +58,7 @@ def with_nnsight(model: Any, batches: list[TokenBatch]) -> list[torch.Tensor]:
 
 
 def run(size: Size, rounds: int) -> list[Row]:
-    """Time, then memory."""
-    return [*_time(size, rounds), *_memory(size)]
-
-
-def _time(size: Size, rounds: int) -> list[Row]:
+    """All contenders on the same texts."""
     plain = hf_model(size.model, **size.stack)
     hooked, bridge = lens_model(plain, size.model), lens_model(plain, size.model, "bridge")
     corpus = texts(size)
@@ -111,33 +107,3 @@ def _achieved(plain: Any, rows: list[Row]) -> list[Row]:
         for row in rows
         if "collect" in row["what"]
     ]
-
-
-def _memory(size: Size) -> list[Row]:
-    """Peak memory above what lies there before, of a collection and of bare passes over the same batches."""
-    name = next(key for key, value in SIZES.items() if value == size)
-    rows = []
-    for count in (size.growth_texts[0], size.growth_texts[-1]):
-        for what, child in (("bare forward", bare_child), ("collect_statistics", collect_child)):
-            found = in_child(child, name, count)
-            above = round(found["peak_mb"] - found["resting_mb"])
-            rows.append({"what": f"{what}, {count} texts", "peak_mb": round(found["peak_mb"]), "above_mb": above})
-    return rows
-
-
-def bare_child(name: str, count: int) -> Row:
-    """Bare passes over so many texts, on the narrow stack; the batches are made before."""
-    model, corpus = _narrow(name, count)
-    batches = batches_of(SIZES[name], corpus, device_of(model))
-    return timed(lambda: run_batches(model, batches))
-
-
-def collect_child(name: str, count: int) -> Row:
-    """A collection from so many texts, on the narrow stack."""
-    model, corpus = _narrow(name, count)
-    return timed(lambda: cl.collect_statistics(model, corpus, batch_size=SIZES[name].batch, progress=False))
-
-
-def _narrow(name: str, count: int) -> tuple[LensModel, cl.ParallelCorpus]:
-    size = SIZES[name]
-    return lens_model(hf_model("stack", **{**size.stack, "num_hidden_layers": 4}), "stack"), texts(size, count)

@@ -191,7 +191,7 @@ def search_grids(
 
 
 def _named_settings(grid: str, intervention: Intervention, settings: Sequence[Setting]) -> dict[str, Intervention]:
-    """The intervention at each setting, by what names the setting's file."""
+    """The intervention at each setting, by the name of the file of its rows."""
     inner = _inner(intervention)
     own = [strength for strength in STRENGTHS if hasattr(inner, strength)]
     names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import collection, growth, steering
+from benchmarks import collection, growth, memory, steering
 from benchmarks.__main__ import main
 from benchmarks.measure import compared, in_child
 
@@ -16,7 +16,6 @@ RATIOS = {"collection": 6, "steering": 12, "evaluation": 7, "search": 3, "decodi
 
 @pytest.fixture
 def rows_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(collection, "_memory", lambda size: [])
     for module in (collection, steering):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
 
@@ -44,11 +43,11 @@ def test_each_runs_and_writes_what_it_measured(rows_of, name):
 
 
 def test_memory_is_that_of_a_fresh_process():
-    found = in_child(collection.collect_child, "tiny", 10)
+    found = in_child(memory.collect_child, "tiny", 10)
     assert found["seconds"] > 0
     assert 100 < found["resting_mb"] <= found["peak_mb"]
     with pytest.raises(RuntimeError, match="collect_child.* failed in its own process"):
-        in_child(collection.collect_child, "no such size", 10)
+        in_child(memory.collect_child, "no such size", 10)
 
 
 def test_ratios_are_times_the_reference():
@@ -70,4 +69,4 @@ def test_an_unknown_benchmark_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "speed"])
     with pytest.raises(SystemExit):
         main()
-    assert "no benchmark 'speed'; available: collection, steering" in capsys.readouterr().err
+    assert "no benchmark 'speed'; available: collection, memory, steering" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from clas_lens.tokens import bos_prefix, length_batches, pad, tokenize
+from clas_lens.tokens import TEXTS_AT_ONCE, bos_prefix, length_batches, pad, tokenize
 
 
 def test_the_bos_is_there_once_or_not_at_all():
@@ -39,6 +39,11 @@ def test_truncation_keeps_the_beginning_and_says_so():
     assert len(texts.ids[0]) == 4
     with pytest.raises(ValueError, match="no room for content"):
         tokenize(tokenizer, ["a"], max_tokens=1)
+
+
+def test_many_texts_are_those_of_one_at_a_time():
+    tokenizer, texts = tiny_tokenizer(bos=True), [f"Tea {number}." for number in range(2 * TEXTS_AT_ONCE + 1)]
+    assert tokenize(tokenizer, texts).ids == tuple(tokenize(tokenizer, [text]).ids[0] for text in texts)
 
 
 def test_texts_without_tokens_are_refused():
