@@ -11,8 +11,8 @@ import clas_lens as cl
 from benchmarks.decoding import stock_layout
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, hf_model, lens_model, texts, tokenizer
-from clas_lens.sites import LensModel, device_of, post_name, run_layers
-from clas_lens.tokens import TokenBatch, forward_batches, pad, tokenize
+from clas_lens.corpus.tokens import TokenBatch, forward_batches, pad, tokenize
+from clas_lens.models.sites import LensModel, device_of, post_name, run_layers
 
 FLOOR = "Hugging Face forward, no LM head"
 

@@ -10,9 +10,9 @@ from transformers import LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import LLAMA_8B, Size, hf_model
-from clas_lens.generation import make_decoder
-from clas_lens.models import load_model
-from clas_lens.sites import LensModel
+from clas_lens.models.decoding import make_decoder
+from clas_lens.models.load import load_model
+from clas_lens.models.sites import LensModel
 
 PROMPT_LENGTH, NEW_TOKENS = 64, 16
 

@@ -9,9 +9,9 @@ import clas_lens as cl
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, hf_model, lens_model, tokenizer
 from clas_lens import tasks
-from clas_lens.prompts import resolve_label_ids
-from clas_lens.sites import LensModel
-from clas_lens.tasks import Task
+from clas_lens.models.sites import LensModel
+from clas_lens.tasks.base import Task
+from clas_lens.tasks.prompts import resolve_label_ids
 
 LANGUAGES = ("en", "de")
 

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 import clas_lens as cl
-from analysis.files import export_figures
-from analysis.look import PAGE, SERIES_COLOURS, apply_look
+from analysis.style.export import export_figures
+from analysis.style.look import PAGE, SERIES_COLOURS, apply_look
 from benchmarks.measure import Row, in_child, timed
 from benchmarks.models import NARROW, Size, hf_model, lens_model
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import clas_lens as cl
 from benchmarks.measure import Row, in_child
 from benchmarks.models import Size, device_and_dtype, hf_model, tokenizer
-from clas_lens.checkpoints import find_checkpoint
+from clas_lens.models.checkpoints import find_checkpoint
 
 GEMMA = "gemma-3-270m"
 LLAMA = {"hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 16, "vocab_size": 32000}

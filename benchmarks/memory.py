@@ -4,7 +4,7 @@ import clas_lens as cl
 from benchmarks.collection import batches_of, run_batches
 from benchmarks.measure import Row, in_child, timed
 from benchmarks.models import SIZES, Size, hf_model, lens_model, texts
-from clas_lens.sites import LensModel, device_of
+from clas_lens.models.sites import LensModel, device_of
 
 
 def run(size: Size, rounds: int) -> list[Row]:

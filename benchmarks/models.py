@@ -16,8 +16,8 @@ from transformers import (
 )
 
 import clas_lens as cl
-from clas_lens.checkpoints import find_checkpoint
-from clas_lens.sites import LensModel
+from clas_lens.models.checkpoints import find_checkpoint
+from clas_lens.models.sites import LensModel
 
 TOKENIZERS = Path(__file__).parents[2] / "shared" / "tokenizers"
 LLAMA_8B: dict[str, Any] = {

@@ -22,14 +22,17 @@ def run(size: Size, rounds: int) -> list[Row]:
     prompts = min(size.questions, 12)  # the bundled validation split has no more
     task = tasks.XNLI("bundled", LANGUAGES, split="validation", limit=prompts, label_mass=False)
     at_one = replace(clas, alpha=1.0)
-    grids = {"alpha": (clas, cl.alpha_settings(task)), "pairs": (at_one, cl.beta_gamma_settings())}
+    grids = {
+        "alpha": (clas, cl.evaluation.alpha_settings(task)),
+        "pairs": (at_one, cl.evaluation.beta_gamma_settings()),
+    }
     settings = [replace(of, **dict[str, Any](strengths)) for of, grid in grids.values() for strengths in grid]
     options: dict[str, Any] = {"batch_size": size.batch, "progress": False}
     scores: dict[str, Scores] = {}
 
     def one_by_one() -> None:
         first = cl.search_alpha(model, task, clas, **options)
-        second = cl.search_beta_gamma(model, task, at_one, **options)
+        second = cl.evaluation.search_beta_gamma(model, task, at_one, **options)
         scores["one by one"] = _scores(first, second)
 
     def together() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clas_lens import __version__
-from clas_lens.config import (
+from clas_lens.study.config import (
     CategorizeConfig,
     CollectConfig,
     DemoConfig,
@@ -20,7 +20,7 @@ from clas_lens.config import (
     SearchCommand,
     SteerConfig,
 )
-from clas_lens.options import add_options, read_config, split_values
+from clas_lens.study.options import add_options, read_config, split_values
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
 
@@ -116,12 +116,12 @@ def _demo(arguments: argparse.Namespace) -> None:
     config = read_config(DemoConfig, arguments)
     say = _timed_say()
     say(f"starting; results go to {config.out}")
-    from clas_lens.demo import run_demo
-    from clas_lens.run_folder import RunFolder
+    from clas_lens.study.folder import RunFolder
+    from clas_lens.study.run import run_demo
 
     cats, layers = run_demo(config, say)
     figure = _draw_layers(RunFolder(config.out), cats, layers)
-    from analysis.report import build_report
+    from analysis.report.build import build_report
 
     say("writing the report")
     report = build_report(config.out)
@@ -130,8 +130,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _collect(arguments: argparse.Namespace) -> None:
     config = read_config(CollectConfig, arguments)
-    from clas_lens.run_folder import RunFolder
-    from clas_lens.stages import collect_stage, load_configured_corpus, load_configured_model
+    from clas_lens.study.folder import RunFolder
+    from clas_lens.study.stages import collect_stage, load_configured_corpus, load_configured_model
 
     corpus = load_configured_corpus(config)
     stats = collect_stage(config, RunFolder(arguments.out), load_configured_model(config), corpus)
@@ -143,8 +143,8 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 def _categorize(arguments: argparse.Namespace) -> None:
     config = read_config(CategorizeConfig, arguments)
-    from clas_lens.run_folder import RunFolder
-    from clas_lens.stages import categorize_stage
+    from clas_lens.study.folder import RunFolder
+    from clas_lens.study.stages import categorize_stage
 
     run = RunFolder(arguments.run)
     cats, layers = categorize_stage(config, run)
@@ -156,10 +156,10 @@ def _categorize(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     config = read_config(SteerConfig, arguments)
-    from clas_lens.generation import generate
-    from clas_lens.run_folder import RunFolder
-    from clas_lens.stages import build_clas, load_categories, load_configured_model
-    from clas_lens.steering import steer
+    from clas_lens.steering.generate import generate
+    from clas_lens.steering.steer import steer
+    from clas_lens.study.folder import RunFolder
+    from clas_lens.study.stages import build_clas, load_categories, load_configured_model
 
     run = RunFolder(arguments.run)
     cats, layers = load_categories(run)
@@ -176,8 +176,8 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     config = read_config(EvaluateCommand, arguments)
-    from clas_lens.evaluation_stages import compare_stage, evaluate_stage, load_searches, open_run
-    from clas_lens.run_folder import RunFolder
+    from clas_lens.study.folder import RunFolder
+    from clas_lens.study.stages import compare_stage, evaluate_stage, load_searches, open_run
 
     run = RunFolder(arguments.run)
     model, methods = open_run(run, config, config, batch_size=config.batch_size)
@@ -191,9 +191,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _search(arguments: argparse.Namespace) -> None:
     config = read_config(SearchCommand, arguments)
-    from clas_lens.clas import Clas
-    from clas_lens.evaluation_stages import open_run, search_stage
-    from clas_lens.run_folder import RunFolder
+    from clas_lens.steering.clas import Clas
+    from clas_lens.study.folder import RunFolder
+    from clas_lens.study.stages import open_run, search_stage
 
     run = RunFolder(arguments.run)
     model, methods = open_run(run, config, config, batch_size=config.batch_size)
@@ -211,9 +211,9 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _figures(arguments: argparse.Namespace) -> None:
-    from analysis.files import export_figures
-    from analysis.run_data import RunData
-    from analysis.run_figures import drawn_figures
+    from analysis.report.figures import drawn_figures
+    from analysis.report.run import RunData
+    from analysis.style.export import export_figures
 
     data = RunData.open(arguments.run)
     for path in export_figures(drawn_figures(data), data.run.figures, arguments.format):
@@ -222,19 +222,19 @@ def _figures(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     config = read_config(ReportConfig, arguments)
-    from analysis.report import build_report
-    from clas_lens.run_folder import RunFolder
+    from analysis.report.build import build_report
+    from clas_lens.study.folder import RunFolder
 
     if arguments.collect:
-        from clas_lens.report_data import collect_for_report
+        from clas_lens.study.tables import collect_for_report
 
         collect_for_report(config, RunFolder(arguments.run))
     print(build_report(arguments.run))
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from clas_lens.plan import plan_study
-    from clas_lens.studies import load_study
+    from clas_lens.study.config import load_study
+    from clas_lens.study.plan import plan_study
 
     config = load_study(arguments.study)
     out = arguments.out or Path("runs") / config.name
@@ -243,20 +243,20 @@ def _study(arguments: argparse.Namespace) -> None:
         print(f"{config.name}: {config.collect.model}, into {out}\n{plan.to_string(index=False)}")
         print(f"about {plan['tokens'].sum() / 1e6:.1f} million tokens and {plan['disk_mb'].sum():.0f} MB of files")
         return
-    from clas_lens.study import run_study
+    from clas_lens.study.run import run_study
 
     say = _timed_say()
     say(f"starting {config.name}; results go to {out}")
     for task, rows in run_study(config, out, say).items():
         _print_scores(task, rows)
-    from analysis.report import build_report
+    from analysis.report.build import build_report
 
     say("writing the report")
     say(f"done. Look at\n  {build_report(out)}\nEverything is in {out}")
 
 
 def _print_scores(task: str, rows: Any) -> None:
-    from clas_lens.significance import METRICS
+    from clas_lens.significance.compare import METRICS
 
     scores = rows.pivot_table(index="language", columns="intervention", values=METRICS[task], sort=False)
     shown = (100 * scores[list(rows["intervention"].unique())]).round(2)

@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 SHOWN = 24  # names listed before the rest is counted
+
+
 WIDTH, HEIGHT = 320, 72  # of a picture, in pixels
+
+
 # Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
 CATEGORY_COLOURS = {
     "dead": "#7A7A7A",
@@ -12,6 +16,8 @@ CATEGORY_COLOURS = {
     "partial-shared": "#0072B2",
     "all-shared": "#009E73",
 }
+
+
 LINE = CATEGORY_COLOURS["partial-shared"]
 
 

@@ -5,11 +5,18 @@ import pandas as pd
 
 import clas_lens as cl
 from clas_lens.artifacts import save_table
-from clas_lens.config import CategorizeConfig, CollectConfig, EvaluateConfig, ReportConfig, SearchConfig, TaskConfig
-from clas_lens.report_data import report_data_stage
-from clas_lens.run_folder import RunFolder
-from clas_lens.search import KIND as SEARCH_KIND
-from clas_lens.stages import categorize_stage, collect_stage
+from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.study.config import (
+    CategorizeConfig,
+    CollectConfig,
+    EvaluateConfig,
+    ReportConfig,
+    SearchConfig,
+    TaskConfig,
+)
+from clas_lens.study.folder import RunFolder
+from clas_lens.study.stages import categorize_stage, collect_stage
+from clas_lens.study.tables import report_data_stage
 
 LANGUAGES = ("en", "de", "zh", "ar", "fr", "sw")
 METHODS = ("base", "clas", "random")

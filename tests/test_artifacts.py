@@ -10,13 +10,12 @@ from clas_lens.artifacts import (
     atomic_path,
     load_table,
     load_tensors,
-    model_fingerprint,
-    neuron_fingerprint,
     provenance,
     resumed_table,
     save_table,
     save_tensors,
 )
+from clas_lens.models.identity import model_fingerprint, neuron_fingerprint
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

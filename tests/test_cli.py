@@ -1,14 +1,15 @@
 """The command line on a tiny model: every subcommand, resuming, interrupting, and errors in one line."""
 
 import json
+from importlib import import_module
 
 import pandas as pd
 import pytest
 
 import clas_lens as cl
 from clas_lens.cli import main
-from clas_lens.config import CollectConfig, DemoConfig
-from clas_lens.statistics import NeuronStatistics
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.study.config import CollectConfig, DemoConfig
 
 
 @pytest.fixture
@@ -58,14 +59,18 @@ def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
     ]
     assert main(command) == 0
     before = (tmp_path / "tables" / "answers.parquet").read_bytes()
-    for target in ("collect.run_layers", "effects._forward", "generation._generate_batch"):
-        monkeypatch.setattr(f"clas_lens.{target}", lambda *args: pytest.fail("ran again"))
+    for home, name in (
+        ("statistics.collect", "run_layers"),
+        ("representations.effects", "_forward"),
+        ("steering.generate", "_generate_batch"),
+    ):
+        monkeypatch.setattr(import_module(f"clas_lens.{home}"), name, lambda *args: pytest.fail("ran again"))
     assert main(command) == 0
     assert (tmp_path / "tables" / "answers.parquet").read_bytes() == before
 
 
 def test_ctrl_c_then_the_same_command_goes_on(small, tmp_path, monkeypatch, capsys):
-    real, passes = cl.collect.run_layers, []
+    real, passes = cl.statistics.collect.run_layers, []
 
     def interrupted(*args):
         passes.append(1)
@@ -74,7 +79,7 @@ def test_ctrl_c_then_the_same_command_goes_on(small, tmp_path, monkeypatch, caps
         real(*args)
 
     command = ["collect", *small, "--out", str(tmp_path)]
-    monkeypatch.setattr("clas_lens.collect.run_layers", interrupted)
+    monkeypatch.setattr("clas_lens.statistics.collect.run_layers", interrupted)
     assert main(command) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
     assert main(command) == 0

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from clas_lens.baselines.load import load_intervention
 from clas_lens.cli import main
-from clas_lens.interventions import load_intervention
 
 TASK = ["--task", "xnli", "--data", "bundled", "--languages", "en", "de", "--instruction", "en"]
 

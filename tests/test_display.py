@@ -10,8 +10,8 @@ import torch
 
 import clas_lens as cl
 from clas_lens import display
-from clas_lens.categories import NeuronCategories
-from clas_lens.evaluation_card import RowsCard
+from clas_lens.categories.categorize import NeuronCategories
+from clas_lens.significance.card import RowsCard
 
 BAD = "<script>alert('x')</script>&"
 

@@ -1,6 +1,8 @@
 """Importing costs nothing, and modules import only from rooms before them."""
 
 import ast
+import graphlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +12,25 @@ import pytest
 import clas_lens as cl
 
 HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datasets")
-# Data flows one way; a module may import from those before it.
-LOAD = ("presets", "languages", "loading", "gguf_files", "checkpoints", "sites", "hooked", "models")
-READ = ("text_files", "display", "corpus", "datasets_io", "splits", "tokens", "artifacts")
-MEASURE = ("histogram", "accumulate", "statistics", "collect", "categories", "category_views", "instance")
-STEER = ("steering", "edits", "clas", "selection", "overwriting", "overwrite", "pooling", "representations")
-BASELINES = ("residual", "vectors", "controls", "noise", "tuned", "interventions")
-UNDERSTAND = ("alignment", "separation", "sentence_maps", "neurons")
-ASK = ("generation", "prefixes", "shared_layers", "effects", "wording", "prompts", "qa_metrics")
-TASKS = ("tasks.base", "tasks.xnli", "tasks.xquad", "tasks")
-JUDGE = (
-    "leakage",
-    "evaluation",
-    "search",
-    "label_bias",
-    "paired_tests",
-    "paired_scores",
+# Data flows down this line; a folder imports from those before it, and a file of the first four from any of them.
+ORDER = [
+    "vocabulary",
+    "doors",
+    "artifacts",
+    "display",
+    "models",
+    "corpus",
     "significance",
-    "evaluation_card",
-)
-SET_UP = ("config", "options", "plan", "studies", "run_folder")
-RUN = ("stages", "methods", "evaluation_stages", "report_data", "study", "demo", "cli")
-ORDER = (*LOAD, *READ, *MEASURE, *STEER, *BASELINES, *UNDERSTAND, *ASK, *TASKS, *JUDGE, *SET_UP, *RUN)
+    "statistics",
+    "categories",
+    "steering",
+    "representations",
+    "tasks",
+    "baselines",
+    "evaluation",
+    "study",
+    "cli",
+]
 
 
 @pytest.mark.parametrize("code", ["import clas_lens", "import clas_lens.cli; clas_lens.cli.main(['--help'])"])
@@ -48,14 +47,17 @@ print([name for name in {HEAVY} if name in sys.modules])
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_public_names_exist():
-    for name in cl.__all__:
-        assert getattr(cl, name) is not None
-    assert set(cl.__all__) == {*cl._HOME, "tasks"}
-    assert set(cl.__all__) <= set(dir(cl))
+@pytest.mark.parametrize("door", ["clas_lens", *(f"clas_lens.{name}" for name in ORDER[4:-1]), "analysis"])
+def test_public_names_exist_and_win_over_files(door):
+    module = importlib.import_module(door)
+    assert dir(module) == module.__all__
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    importlib.import_module("clas_lens.steering.steer")
+    assert callable(cl.steering.steer)
     unknown = "stear"
-    with pytest.raises(AttributeError, match="no attribute 'stear'; available: .*steer"):
-        getattr(cl, unknown)
+    with pytest.raises(AttributeError, match="no attribute 'stear'; available: .*" + module.__all__[-1]):
+        getattr(module, unknown)
 
 
 def imported(path):
@@ -67,16 +69,25 @@ def imported(path):
             yield from (alias.name for alias in node.names)
 
 
-def test_modules_import_only_from_rooms_before_them():
+def test_folders_import_only_from_those_before_them():
     package = Path(cl.__file__).parent
-    files = {".".join(path.relative_to(package).with_suffix("").parts): path for path in package.rglob("*.py")}
-    files = {name.removesuffix(".__init__"): path for name, path in files.items() if name != "__init__"}
-    assert set(files) == set(ORDER)
-    allowed_later = {("corpus", "datasets_io")}  # constructors of ParallelCorpus that need the datasets library
-    for name, path in files.items():
-        for target in imported(path):
+    assert {path.stem for path in package.glob("[a-z]*") if path.name not in ("data", "py.typed")} == set(ORDER)
+    for path in package.rglob("*.py"):
+        floor = path.relative_to(package).parts[0].removesuffix(".py")
+        for target in imported(path) if floor != "__init__" else ():
             root, _, rest = target.partition(".")
-            assert root != "plotly"
-            assert root != "analysis" or name == "cli", f"{name} imports analysis"
-            if root == "clas_lens" and rest and (name, rest) not in allowed_later:
-                assert ORDER.index(rest) < ORDER.index(name), f"{name} imports {rest}"
+            assert root != "plotly", path
+            assert root != "analysis" or floor == "cli", f"{path} imports analysis"
+            if root == "clas_lens" and rest:
+                assert ORDER.index(rest.split(".")[0]) <= ORDER.index(floor), f"{path} imports {target}"
+
+
+def test_no_two_files_import_each_other():
+    package = Path(cl.__file__).parent
+    graph = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): {
+            name for name in imported(path) if name.startswith("clas_lens.")
+        }
+        for path in package.rglob("*.py")
+    }
+    graphlib.TopologicalSorter(graph).prepare()

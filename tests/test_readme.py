@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import shared_data
+from tiny import shared_data
 
 import clas_lens as cl
 from clas_lens.cli import _parser
@@ -56,8 +56,8 @@ def test_the_two_commands_are_the_ones_that_ci_runs():
     assert (ROOT / "check").stat().st_mode & 0o111
 
 
-def test_the_tree_names_every_module():
-    named = set(re.findall(r"\b(\w+\.py)\b", README))
-    modules = {path.name for path in (ROOT / "clas_lens").glob("*.py")} - {"__init__.py"}
-    assert modules <= named
+def test_the_tree_names_every_folder():
+    tree = README.split("## Where things are")[1].split("```")[1]
+    named = set(re.findall(r"^\s*(\w+)/", tree, flags=re.MULTILINE))
+    assert {path.parent.name for path in (ROOT / "clas_lens").glob("*/__init__.py")} <= named
     assert all((ROOT / image).is_file() for image in re.findall(r"\]\((docs/\S+)\)", README))

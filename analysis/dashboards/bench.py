@@ -12,10 +12,10 @@ from analysis.dashboards.bench_engine import SteeringBench
 from analysis.dashboards.bench_result import BenchResult
 from analysis.dashboards.dashboard import WIDTH, Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
-from clas_lens.clas import Clas
-from clas_lens.sites import LensModel
-from clas_lens.statistics import NeuronStatistics
+from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from clas_lens.models.sites import LensModel
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.steering.clas import Clas
 
 
 class BenchView(Dashboard):

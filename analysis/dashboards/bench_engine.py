@@ -11,16 +11,18 @@ from torch import Tensor
 
 from analysis.dashboards.bench_result import BenchResult, LensTop, layer_table, logit_lens, next_token_table
 from analysis.dashboards.probe import OtherHooks, Probe
-from clas_lens.clas import Clas
-from clas_lens.controls import RescaleMasks, neuron_magnitude
-from clas_lens.effects import kl_divergence
-from clas_lens.generation import Decoder, greedy, make_decoder, prompt_ids
-from clas_lens.languages import check_language
-from clas_lens.shared_layers import only_layers
-from clas_lens.sites import LensModel, check_mlp_hooks, device_of
-from clas_lens.statistics import NeuronStatistics
-from clas_lens.steering import Steering, SteeringError
-from clas_lens.tokens import TokenBatch, pad, require_tokenizer
+from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
+from clas_lens.corpus.tokens import TokenBatch, pad, require_tokenizer
+from clas_lens.evaluation.passes import only_layers
+from clas_lens.models.decoding import Decoder, make_decoder
+from clas_lens.models.sites import LensModel, check_mlp_hooks, device_of
+from clas_lens.representations.effects import kl_divergence
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.steering.clas import Clas
+from clas_lens.steering.generate import greedy, prompt_ids
+from clas_lens.steering.intervention import SteeringError
+from clas_lens.steering.steer import Steering
+from clas_lens.vocabulary import check_language
 
 MaskKind = Literal["clas", "matched random", "other categories", "uniform"]
 

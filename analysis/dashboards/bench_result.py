@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clas_lens.sites import LensModel
-from clas_lens.tokens import require_tokenizer
+from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.models.sites import LensModel
 
 
 @dataclass(frozen=True, eq=False)

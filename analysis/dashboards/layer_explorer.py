@@ -9,10 +9,11 @@ from ipywidgets import Dropdown, FloatSlider, Layout
 
 from analysis.dashboards.dashboard import Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.layers import layer_distribution
-from analysis.sharing import overlap_matrix
-from clas_lens.categories import Activity, categorize, select_bridge_layers
-from clas_lens.statistics import NeuronStatistics
+from analysis.figures.layers import layer_distribution
+from analysis.figures.sharing import overlap_matrix
+from clas_lens.categories.categorize import categorize, select_bridge_layers
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.vocabulary import Activity
 
 FIRST = {"mean": 0.0, "abs_mean": 0.0, "firing_rate": 0.5}  # where the threshold starts
 STEPS = 200

@@ -11,13 +11,13 @@ from ipywidgets import Dropdown, IntSlider
 from analysis.dashboards.dashboard import WIDTH, Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.dashboards.neuron_engine import Piece, language_profile, layer_neurons, token_activations
-from analysis.look import TEXT_SIZE, apply_look, plain, quoted, signed
-from clas_lens.categories import NeuronCategories, NeuronCategory, categorize
-from clas_lens.corpus import ParallelCorpus
-from clas_lens.neurons import promoted_tokens
-from clas_lens.sites import LensModel
-from clas_lens.statistics import NeuronStatistics
-from clas_lens.steering import check_neurons
+from analysis.style.look import TEXT_SIZE, apply_look, plain, quoted, signed
+from clas_lens.categories.browser import promoted_tokens
+from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categorize
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.models.sites import LensModel
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.steering.intervention import check_neurons
 
 EXAMPLES = 4  # languages whose most exciting text is shown
 AROUND = 40  # pieces of text on either side of the most exciting one

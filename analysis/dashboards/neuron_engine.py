@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clas_lens.categories import NeuronCategories, NeuronCategory
-from clas_lens.neurons import selectivity
-from clas_lens.shared_layers import only_layers
-from clas_lens.sites import LensModel, device_of, hooked, post_name, run_layers
-from clas_lens.statistics import NeuronStatistics
-from clas_lens.tokens import pad, require_tokenizer, tokenize
+from clas_lens.categories.browser import selectivity
+from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.corpus.tokens import pad, require_tokenizer, tokenize
+from clas_lens.evaluation.passes import only_layers
+from clas_lens.models.sites import LensModel, device_of, hooked, post_name, run_layers
+from clas_lens.statistics.neurons import NeuronStatistics
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"  # at the end of a text whose last character needs the next token
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from clas_lens.sites import HookFunction, LensModel, hooked, pattern_name, post_name, residual_name
+from clas_lens.models.sites import HookFunction, LensModel, hooked, pattern_name, post_name, residual_name
 
 OtherHooks: TypeAlias = tuple[tuple[str, Any], ...]
 _of_probes: "weakref.WeakSet[Any]" = weakref.WeakSet()

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from clas_lens.corpus import BUNDLED_TEXT_FIELDS, bundled_items
-from clas_lens.prompts import EncodedPrompt, PromptStyle, uses_chat_template
-from clas_lens.shared_layers import Answering
-from clas_lens.sites import LensModel
-from clas_lens.splits import Part, split_units
-from clas_lens.tokens import require_tokenizer
+from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items
+from clas_lens.corpus.splits import split_units
+from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.models.decoding import Answering
+from clas_lens.models.sites import LensModel
+from clas_lens.tasks.prompts import EncodedPrompt, uses_chat_template
+from clas_lens.vocabulary import Part, PromptStyle
 
 
 class TaskError(ValueError):

@@ -6,20 +6,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from clas_lens.corpus import bundled_items, bundled_languages
-from clas_lens.prompts import (
-    XNLI_PROMPT_VERSION,
-    EncodedPrompt,
-    Instruction,
-    PromptStyle,
-    encode_prompt,
-    resolve_label_ids,
-    xnli_prompt,
-)
-from clas_lens.shared_layers import Answering
-from clas_lens.sites import LensModel
+from clas_lens.corpus.bundled import bundled_items, bundled_languages
+from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.models.decoding import Answering
+from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Example, ParallelTask, TaskError, prompt_settings, prompt_style, room
-from clas_lens.tokens import require_tokenizer
+from clas_lens.tasks.prompts import XNLI_PROMPT_VERSION, EncodedPrompt, encode_prompt, resolve_label_ids, xnli_prompt
+from clas_lens.vocabulary import Instruction, PromptStyle
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -129,7 +122,7 @@ class XNLI(ParallelTask):
 
 
 def _load(task: XNLI) -> dict[str, list[Example]]:
-    from clas_lens.datasets_io import load_columns
+    from clas_lens.corpus.sources import load_columns
 
     columns = load_columns(
         "xnli",

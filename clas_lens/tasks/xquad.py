@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from clas_lens.corpus import bundled_items, bundled_languages
-from clas_lens.generation import first_line, greedy
-from clas_lens.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, Instruction, PromptStyle, encode_prompt, xquad_prompt
-from clas_lens.qa_metrics import f1_segmented, squad_em, squad_f1
-from clas_lens.shared_layers import Answering
-from clas_lens.sites import LensModel
-from clas_lens.splits import SHARES, Part, xquad_articles
+from clas_lens.corpus.bundled import bundled_items, bundled_languages
+from clas_lens.corpus.splits import SHARES, xquad_articles
+from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.models.decoding import Answering
+from clas_lens.models.sites import LensModel
+from clas_lens.steering.generate import first_line, greedy
 from clas_lens.tasks.base import Example, ParallelTask, TaskError, prompt_settings, prompt_style, room
-from clas_lens.tokens import require_tokenizer
+from clas_lens.tasks.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, encode_prompt, xquad_prompt
+from clas_lens.tasks.scores import f1_segmented, squad_em, squad_f1
+from clas_lens.vocabulary import Instruction, Part, PromptStyle
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class XQuAD(ParallelTask):
 
 
 def _load(task: XQuAD) -> dict[str, list[Example]]:
-    from clas_lens.datasets_io import load_columns
+    from clas_lens.corpus.sources import load_columns
 
     columns = load_columns(
         "xquad",

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from analysis.files import export_figures
-from analysis.run_data import RunData
-from analysis.run_figures import drawn_figures
+from analysis.report.figures import drawn_figures
+from analysis.report.run import RunData
+from analysis.style.export import export_figures
 
 WANTED = ("layer_distribution", "cosine_to_english", "tsne_map")
 

@@ -1,0 +1,13 @@
+from analysis.figures.alignment import cosine_to_english as cosine_to_english
+from analysis.figures.alignment import gain_vs_alignment as gain_vs_alignment
+from analysis.figures.curves import alpha_curve as alpha_curve
+from analysis.figures.curves import beta_gamma_curve as beta_gamma_curve
+from analysis.figures.gains import forest as forest
+from analysis.figures.gains import gain_heatmap as gain_heatmap
+from analysis.figures.layers import layer_distribution as layer_distribution
+from analysis.figures.maps import tsne_map as tsne_map
+from analysis.figures.neurons import neuron_browser as neuron_browser
+from analysis.figures.neurons import neuron_distribution as neuron_distribution
+from analysis.figures.paper import paper_gains as paper_gains
+from analysis.figures.sharing import category_flow as category_flow
+from analysis.figures.sharing import overlap_matrix as overlap_matrix

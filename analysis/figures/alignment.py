@@ -1,0 +1,166 @@
+"""Figures 2, 3 and 8: how alike languages are to English, before and after, and what that has to do with the gain."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.style.labels import label_sides
+from analysis.style.languages import language_style
+from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width, signed
+from clas_lens.representations.alignment import GainFit
+
+
+def cosine_to_english(
+    frame: pd.DataFrame | Mapping[str, pd.DataFrame], *, title: str | None = None, dark: bool = False
+) -> go.Figure:
+    """Each language's cosine similarity to English before and after steering, mean over layers (Figures 2 and 8).
+
+    Args:
+        frame: `cosine_frame(...)`: language, layer, before, after; only the layers to average over (the paper's: the
+            bridge layers). A mapping of names to these is drawn side by side.
+    """
+    panels = panels_of(frame)
+    means = {name: _layer_means(panel) for name, panel in panels.items()}
+    figure = panel_row(list(panels), shared_yaxes=False, horizontal_spacing=0.1)
+    for column, rows in enumerate(means.values(), start=1):
+        _add_dumbbells(figure, rows, column)
+    layers = sorted({int(layer) for panel in panels.values() for layer in panel["layer"]})
+    tallest = max(len(rows) for rows in means.values())
+    apply_look(
+        figure,
+        title=title or "Cosine similarity to English in the residual stream",
+        subtitle=f"parallel sentences, mean over {_layer_names(layers)}; English unsteered in both",
+        dark=dark,
+        width=row_width(len(panels)),
+        height=190 + 22 * tallest,
+    )
+    figure.update_xaxes(title="cosine similarity to English", matches="x")
+    figure.update_yaxes(type="category", showgrid=False)
+    return figure
+
+
+def _layer_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a language, the least alike first."""
+    means = frame.groupby("language")[["before", "after"]].mean()
+    return means.assign(change=means["after"] - means["before"]).sort_values("before").reset_index()
+
+
+def _layer_names(layers: list[int]) -> str:
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    if layers == list(range(layers[0], layers[-1] + 1)):
+        return f"layers {layers[0]} to {layers[-1]}"
+    return f"layers {', '.join(map(str, layers))}"
+
+
+def _add_dumbbells(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
+    codes = [plain(code) for code in rows["language"]]
+    gaps = [
+        value for before, after in zip(rows["before"], rows["after"], strict=True) for value in (before, after, None)
+    ]
+    figure.add_scatter(
+        x=gaps,
+        y=[code for code in codes for _ in range(3)],
+        mode="lines",
+        line={"color": QUIET, "width": 2},
+        opacity=0.6,
+        hoverinfo="skip",
+        showlegend=False,
+        row=1,
+        col=column,
+    )
+    for when, symbol in (("before", "circle-open"), ("after", "circle")):
+        figure.add_scatter(
+            x=rows[when],
+            y=codes,
+            customdata=[signed(change, 3) for change in rows["change"]],
+            name=f"{when} steering",
+            legendgroup=when,
+            showlegend=column == 1,
+            mode="markers",
+            marker={
+                "color": WHEN_COLOURS[when],
+                "symbol": symbol,
+                "size": 10,
+                "line": {"width": 2, "color": WHEN_COLOURS[when]},
+            },
+            hovertemplate=f"<b>%{{y}}</b><br>{when} steering: %{{x:.3f}}<br>change: %{{customdata}}<extra></extra>",
+            row=1,
+            col=column,
+        )
+
+
+def gain_vs_alignment(
+    frame: pd.DataFrame, fit: GainFit, *, anchor: str = "en", title: str | None = None, dark: bool = False
+) -> go.Figure:
+    """Change of the cosine to English against the gain in score, with the fitted line (Figure 3).
+
+    Args:
+        frame: language, gain (points), change (of the cosine): what `fit` was fitted to. Both axes are divided by the
+            largest magnitude, as in `fit_gain_alignment`; the hover text has the numbers themselves.
+    """
+    rows = frame[frame["language"] != anchor]
+    x, y = (rows["gain"] / fit.gain_scale).tolist(), (rows["change"] / fit.change_scale).tolist()
+    ends = [min(x), max(x)]
+    spans = [[min(0, *values) - 0.12, max(0, *values) + 0.12] for values in (x, y)]
+    figure = go.Figure()
+    for value in (0, 1):
+        figure.add_shape(
+            type="line",
+            **{f"{'xy'[value]}{end}": 0 for end in (0, 1)},
+            **{f"{'yx'[value]}{end}": end for end in (0, 1)},
+            **{f"{'yx'[value]}ref": "paper"},
+            line={"color": QUIET, "width": 1},
+            layer="below",
+        )
+    figure.add_scatter(
+        x=ends,
+        y=[fit.intercept + fit.slope * end for end in ends],
+        name="least squares",
+        mode="lines",
+        line={"color": QUIET, "width": 2, "dash": "dash"},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=x,
+        y=y,
+        text=[plain(code) for code in rows["language"]],
+        customdata=[
+            [signed(gain), signed(change, 3), signed(fit.left_out[str(code)])]
+            for code, gain, change in zip(rows["language"], rows["gain"], rows["change"], strict=True)
+        ],
+        name="languages",
+        mode="markers+text",
+        textposition=label_sides(x, y, spans=spans),
+        cliponaxis=False,
+        marker={
+            "color": [language_style(str(code))[0] for code in rows["language"]],
+            "symbol": [language_style(str(code))[1] for code in rows["language"]],
+            "size": 10,
+        },
+        hovertemplate="<b>%{text}</b><br>gain: %{customdata[0]} points<br>change of cosine: %{customdata[1]}"
+        "<br>slope without it: %{customdata[2]}<extra></extra>",
+    )
+    apply_look(
+        figure,
+        title=title or "Change of alignment with English against the gain in score",
+        subtitle=_fit_text(fit),
+        dark=dark,
+        legend=False,
+    )
+    figure.update_xaxes(title=f"gain (1 = {fit.gain_scale:.3g} points)", range=spans[0], dtick=0.5)
+    figure.update_yaxes(title=f"change of cosine to English (1 = {fit.change_scale:.2g})", range=spans[1], dtick=0.5)
+    return figure
+
+
+def _fit_text(fit: GainFit) -> str:
+    parts = [
+        f"slope {signed(fit.slope)}",
+        f"leaving one language out {signed(fit.loo_low)} to {signed(fit.loo_high)}",
+        f"r = {signed(fit.r)}",
+        f"p = {fit.p:.2g}",
+        f"Spearman {signed(fit.spearman)}",
+        f"{fit.n} languages",
+    ]
+    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)

@@ -1,0 +1,266 @@
+"""How a run was done, in sentences from its manifest alone, and the commands that do it again."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.figures.curves import TASK_NAMES
+from analysis.figures.layers import ACTIVITY_NAMES
+from analysis.report.run import RunData
+from clas_lens.study.config import (
+    CategorizeConfig,
+    CollectConfig,
+    DemoConfig,
+    EvaluateCommand,
+    SearchCommand,
+    StageConfig,
+)
+
+POOLING = {
+    "sample": "the mean of h over a text's tokens (no padding, no BOS), then over texts",
+    "token": "the mean of h over all tokens (no padding, no BOS)",
+    "last": "the mean over texts of h at the last token",
+}
+
+
+SPECIFIC = {
+    "union": "any language's specific neurons",
+    "current": "the input language's own specific neurons",
+    "others": "the other languages' specific neurons",
+}
+
+
+POSITIONS = {"all": "at all positions", "last": "at the last position", "generated": "at generated tokens"}
+
+
+BACKENDS = {"hooked": "HookedTransformer", "bridge": "TransformerBridge"}
+
+
+DATA_NAMES = {None: "the Hub", "bundled": "the bundled corpus"}
+
+
+METHOD_NAMES = {
+    "clas": "CLAS",
+    "int-mu": "Int_mu (a language's LAPE neurons set to their mean)",
+    "diff-mean": "DiffMean (the difference of language means added to the residual stream)",
+    "incline": "INCLINE (a least-squares map to the anchor's states)",
+    "random": "CLAS on random masks of the same size per layer, matched on size of effect",
+    "other-categories": "CLAS on the other two categories",
+    "uniform": "all neurons rescaled alike",
+    "noise": "noise of the same norm",
+}
+
+
+def methods_paragraphs(data: RunData) -> list[tuple[str, str]]:
+    """(heading, text) a topic; only what the manifest records. Plain text, to be escaped."""
+    parts = [
+        ("Model", _model(data.facts("collect"))),
+        ("Texts", _texts(data.facts("collect"))),
+        ("Categories", _categories(data)),
+        ("Steering", _steering(data)),
+        *[(f"Task {TASK_NAMES[task]}", _task(data, task)) for task in data.tasks],
+        ("Statistics", _statistics(data)),
+        ("Sentences", _sentences(data.facts("report data"))),
+        ("Software", _software(data)),
+    ]
+    return [(heading, text) for heading, text in parts if text]
+
+
+def _model(collect: Mapping[str, Any]) -> str:
+    if not collect:
+        return ""
+    model, config = collect["model"], collect["config"]
+    return (
+        f"{model['name']}: {model['n_layers']} layers of {model['n_neurons']:,} MLP neurons, in {model['dtype']}, as a "
+        f"{BACKENDS[config['backend']]} of TransformerLens. Fingerprint of its weights: {model['weights']}."
+    )
+
+
+def _texts(collect: Mapping[str, Any]) -> str:
+    if not collect:
+        return ""
+    config, languages = collect["config"], collect["languages"]
+    sampled = f"sampled with seed {config['seed']}" if config["limit"] else "all there are"
+    part = f", part {config['part']!r}" if config.get("part") else ""
+    source = f" from {config['data']}" if config.get("data") else ""
+    cut = {code: text["truncated"] for code, text in collect["texts"].items() if text["truncated"]}
+    cuts = ", ".join(f"{n} in {code}" for code, n in cut.items())
+    return (
+        f"{len(collect['examples'])} parallel texts in each of {len(languages)} languages ({', '.join(languages)}) of the "
+        f"corpus {config['corpus']}{part}{source}, {sampled}: {sum(collect['n_tokens'].values()):,} tokens in all. "
+        + (
+            f"Cut at {config['max_tokens']} tokens: {cuts}."
+            if cut
+            else f"None is longer than {config['max_tokens']} tokens."
+        )
+    )
+
+
+def _categories(data: RunData) -> str:
+    collect, entry = data.facts("collect"), data.facts("categorize")
+    if not entry or not collect:
+        return ""
+    config = entry["config"]
+    chosen = "given" if config["layers"] else "the paper's, or by the rule of select_bridge_layers"
+    return (
+        f"h is the input of an MLP's down projection. A neuron's value in a language is "
+        f"{POOLING[collect['config']['pooling']]}; it is active where its {ACTIVITY_NAMES[config['activity']]} is above "
+        f"{config['threshold']:g}. Active in no language: dead; in one: language-specific; in all {len(entry['languages'])}: "
+        f"all-shared; otherwise partial-shared. Bridge layers ({chosen}): {_listed(entry['bridge_layers'])}."
+    )
+
+
+def _steering(data: RunData) -> str:
+    steered = data.facts("report data").get("steered") or {}
+    if not steered:
+        return ""
+    first = next(iter(steered.values()))
+    strengths = "; ".join(
+        f"alpha {one['alpha']:g}{'' if name == 'clas' else f' on {name}'}" for name, one in steered.items()
+    )
+    return (
+        f"CLAS multiplies h in the bridge layers, {POSITIONS[first['positions']]}, by 1 + alpha * beta for partial-shared "
+        f"neurons and by 1 - alpha * gamma for {SPECIFIC[first['specific']]}, with beta {first['beta']:g}, gamma "
+        f"{first['gamma']:g} and {strengths}. Inputs in {first['anchor']} are left exactly as they are. Weights do not change."
+    )
+
+
+def _task(data: RunData, task: str) -> str:
+    entry, search = data.facts(f"evaluate {task}"), data.facts(f"search {task}")
+    if not entry:
+        return ""
+    settings, source = entry["task"], entry["source"]
+    rows = data.rows[task]
+    base = rows[rows["intervention"] == rows["intervention"].iloc[0]]
+    sentences = [
+        f"{entry['n_examples']:,} examples in each of {len(entry['languages'])} languages from "
+        f"{DATA_NAMES.get(source['data'], source['data'])}, prompt {settings['prompt']}, instruction "
+        f"{'in English' if settings['instruction'] == 'en' else 'in the language itself'}.",
+        f"Compared: the unsteered model{''.join(f'; {_method(name)}' for name in entry['methods'] if name != 'base')}.",
+    ]
+    if task == "xquad":
+        sentences.append(
+            f"Greedy answers of at most {settings['max_new_tokens']} tokens; contexts alone are cut to fit: "
+            f"{100 * base['truncated'].mean():.1f}% were, and {100 * base['gold_lost'].mean():.1f}% lost the answer with it."
+        )
+    else:
+        sentences.append(f"{100 * base['truncated'].mean():.1f}% of the prompts were cut.")
+    overlap = entry["overlapping"]
+    if search:
+        chosen = ", ".join(f"{name} {one['alpha']:g}" for name, one in search["chosen"].items())
+        sentences.append(
+            f"Strengths (alpha) were searched on {len(search['examples']):,} {'' if overlap else 'other '}examples a language: "
+            f"{chosen}."
+        )
+    sentences.append(
+        f"{overlap:,} of the {len(rows):,} answers are to examples that an intervention was measured or tuned on: scores "
+        "there are optimistic."
+        if overlap
+        else "No reported example was used to measure or tune an intervention."
+    )
+    return " ".join(sentences)
+
+
+def _method(name: str) -> str:
+    stem, _, draw = name.rpartition("-")
+    if name not in METHOD_NAMES and stem in METHOD_NAMES and draw.isdigit():
+        return f"{METHOD_NAMES[stem]} (draw {draw})"
+    return METHOD_NAMES.get(name, name)
+
+
+def _statistics(data: RunData) -> str:
+    found = next((one for task in data.tasks for one in data.comparisons.get(task, [])), None)
+    if found is None:
+        return ""
+    return (
+        f"{100 * found.confidence:g}% intervals from {found.n_boot:,} bootstrap draws of groups of examples, drawn jointly "
+        "in all languages. Within a language McNemar's exact test for accuracy and sign-flips of groups for F1, corrected "
+        "over languages (Holm). Over languages a paired t-test, Wilcoxon's and sign-flips, without the anchor."
+    )
+
+
+def _sentences(entry: Mapping[str, Any]) -> str:
+    if not entry:
+        return ""
+    return (
+        f"Sentences are the mean residual stream over content tokens at a layer's output, of {entry['examples']} parallel "
+        f"texts of the corpus {entry['corpus']}. Cosines are of parallel pairs with the anchor, which is unsteered in both, "
+        "averaged over pairs and bridge layers. Maps: one t-SNE of both conditions at the last layer but one."
+    )
+
+
+def _software(data: RunData) -> str:
+    entries = [entry["provenance"] for entry in data.manifest.values() if "provenance" in entry]
+    if not entries:
+        return ""
+    last = max(entries, key=lambda one: str(one["made"]))
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items() if version)
+    commit = f", commit {last['git_commit'][:12]}" if last["git_commit"] else ""
+    return f"{versions}; Python {last['python']}{commit}. Last stage: {last['made']}."
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+# --- commands ---
+
+END = "END OF STUDY"
+
+
+def reproduce_text(data: RunData) -> str:
+    """The commands, and the study file where there was one, that make this run again."""
+    manifest = data.manifest
+    if "study" in manifest:
+        config = manifest["study"]["config"]
+        file = shlex.quote(f"{config['name']}.toml")
+        return f"cat > {file} <<'{END}'\n{study_toml(config)}\n{END}\nclas-lens run {file}"
+    if "demo" in manifest:
+        return command("demo", DemoConfig, manifest["demo"]["config"])
+    lines = []
+    root = shlex.quote(str(data.run.root))
+    if "collect" in manifest:
+        lines.append(command("collect", CollectConfig, manifest["collect"]["config"], f"--out {root}"))
+    if "categorize" in manifest:
+        lines.append(command("categorize", CategorizeConfig, manifest["categorize"]["config"], root))
+    kinds: dict[str, type[StageConfig]] = {"search": SearchCommand, "evaluate": EvaluateCommand}
+    for stage, entry in manifest.items():
+        name, _, task = stage.partition(" ")
+        if name in kinds:
+            values = {**entry.get("source", {"task": task}), **entry["config"]}
+            lines.append(command(name, kinds[name], values, root))
+    return "\n".join(lines)
+
+
+def command(name: str, kind: type[StageConfig], values: Mapping[str, Any], *words: str) -> str:
+    """`clas-lens NAME` with the options that are not at their defaults, quoted for a shell."""
+    parts = ["clas-lens", name, *words]
+    for option, field in kind.model_fields.items():
+        value = values.get(option, field.default)
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        if value is None or value == default:
+            continue
+        flag = option.replace("_", "-")
+        if isinstance(value, bool):
+            parts.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words_of = value if isinstance(value, list | tuple) else [value]
+            parts += [f"--{flag}", *(shlex.quote(str(word)) for word in words_of)]
+    return " ".join(parts)
+
+
+def study_toml(config: Mapping[str, Any]) -> str:
+    """A study's configuration as TOML. (A JSON string, number, boolean or list of them is one of TOML, too.)"""
+    top = {key: value for key, value in config.items() if not isinstance(value, dict | list)}
+    lines = _assignments(top)
+    for key, value in config.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]", *_assignments(value)]
+    for task in config["tasks"]:
+        lines += ["", "[[tasks]]", *_assignments(task)]
+    return "\n".join(lines)
+
+
+def _assignments(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None]

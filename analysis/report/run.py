@@ -1,0 +1,138 @@
+"""A run folder's tables, read for figures, tables and text: no model is needed, only what the stages left."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.figures.curves import TASK_NAMES
+from analysis.style.look import number
+from clas_lens.artifacts import load_table
+from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.significance.compare import METRICS, Comparison, compare
+from clas_lens.study.folder import RunFolder
+from clas_lens.study.tables import KIND as REPORT_KIND
+
+MAIN = "clas"  # the intervention that figures of one intervention show
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """What a run folder holds so far. Tables that no stage has written yet are None."""
+
+    run: RunFolder
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, root: str | Path) -> "RunData":
+        """Read the manifest.
+
+        Raises:
+            ArtifactError: not a run folder, or a damaged manifest.
+        """
+        run = RunFolder(Path(root))
+        return cls(run, run.read_manifest())
+
+    def table(self, name: str, kind: str = REPORT_KIND) -> pd.DataFrame | None:
+        """`tables/<name>.parquet`.
+
+        Raises:
+            ArtifactError: it is damaged, or of another kind.
+        """
+        path = self.run.tables / f"{name}.parquet"
+        return load_table(path, kind)[0] if path.is_file() else None
+
+    def why_missing(self, name: str, command: str) -> str:
+        """Why there is no such table: the reason that its stage gave, or that `command` was not run."""
+        reason = self.facts("report data").get("left_out", {}).get(name)
+        return f"Not drawn: {reason}." if reason else f"Not there yet. This brings it: {command}"
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """A stage's entry in the manifest, empty if it has not run."""
+        return self.manifest.get(stage, {})
+
+    @property
+    def model(self) -> str:
+        return str(self.facts("collect").get("model", {}).get("name", "model"))
+
+    @property
+    def bridge_layers(self) -> tuple[int, ...]:
+        return tuple(self.facts("categorize").get("bridge_layers", ()))
+
+    @property
+    def anchor(self) -> str:
+        steered = self.facts("report data").get("steered", {})
+        return str(next((one["anchor"] for one in steered.values()), "en"))
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What was steered, by setting, as text; of settings that are steered alike only the first, named after all."""
+        steered = self.facts("report data").get("steered", {})
+        alike: dict[str, list[str]] = {}
+        for name, one in steered.items():
+            alike.setdefault(json.dumps(one, sort_keys=True), []).append(name)
+        return {names[0]: _setting_text(names, steered[names[0]]["alpha"]) for names in alike.values()}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task for task in METRICS if (self.run.tables / f"{task}_rows.parquet").is_file())
+
+    @cached_property
+    def rows(self) -> dict[str, pd.DataFrame]:
+        """Evaluation rows by task."""
+        found = {task: self.table(f"{task}_rows", "evaluation rows") for task in self.tasks}
+        return {task: rows for task, rows in found.items() if rows is not None}
+
+    @cached_property
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """Every intervention against the unsteered model, by task; a task without either has none."""
+        return {task: _comparisons(rows, self.anchor) for task, rows in self.rows.items()}
+
+    def main_comparison(self, task: str) -> Comparison | None:
+        """That of CLAS, or else of the first intervention there is."""
+        found = sorted(self.comparisons.get(task, []), key=lambda one: one.intervention != MAIN)
+        return found[0] if found else None
+
+    @cached_property
+    def searches(self) -> dict[str, pd.DataFrame]:
+        """Search tables by method, its tasks together."""
+        found: dict[str, list[pd.DataFrame]] = {}
+        for path in sorted(self.run.search.glob("*/*.parquet")):
+            if path.parent.name in METRICS:
+                found.setdefault(path.stem, []).append(load_table(path, SEARCH_KIND)[0])
+        return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+
+    @cached_property
+    def changes(self) -> pd.DataFrame | None:
+        """Change of the cosine to the anchor, mean over the bridge layers: setting, language, change."""
+        cosine = self.table("cosine")
+        if cosine is None:
+            return None
+        bridge = cosine[cosine["layer"].isin(self.bridge_layers)]
+        return bridge.groupby(["setting", "language"])["change"].mean().reset_index()
+
+    def gains(self, task: str) -> pd.DataFrame | None:
+        """Gain in score and change of the cosine: language, gain (points), change; None without either."""
+        comparison = self.main_comparison(task)
+        if comparison is None or comparison.intervention != MAIN or self.changes is None:
+            return None
+        changes = self.changes[self.changes["setting"] == task]
+        table = comparison.languages[["language", "gain"]].merge(changes[["language", "change"]], on="language")
+        return None if table.empty else table
+
+
+def _setting_text(names: Sequence[str], alpha: float) -> str:
+    what = " and ".join(TASK_NAMES.get(name, "CLAS") for name in names)
+    return f"{what}, \N{GREEK SMALL LETTER ALPHA} = {number(alpha)}"
+
+
+def _comparisons(rows: pd.DataFrame, anchor: str) -> list[Comparison]:
+    names = [str(name) for name in rows["intervention"].unique() if name != "base"]
+    languages = set(rows["language"])
+    if "base" not in set(rows["intervention"]) or languages == {anchor}:
+        return []
+    return [compare(rows, name, anchor=anchor if anchor in languages else None) for name in names]

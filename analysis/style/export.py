@@ -1,0 +1,64 @@
+"""Figures on disk: a self-contained HTML page and the figure's JSON, or pictures drawn by a Chromium."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+from clas_lens.artifacts import write_text
+
+Format = Literal["html", "png", "svg", "pdf"]
+
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+SCALE = 2  # pixels of a PNG per pixel of the layout
+
+
+class ExportError(ValueError):
+    """Pictures cannot be drawn here."""
+
+
+def save_figure(figure: go.Figure, stem: str | Path) -> Path:
+    """Write `<stem>.html` (works offline) and `<stem>.json`; returns the HTML's path."""
+    page, data = Path(f"{stem}.html"), Path(f"{stem}.json")
+    write_text(data, figure.to_json())
+    write_text(page, figure.to_html(include_plotlyjs=True, full_html=True))
+    return page
+
+
+def export_figures(
+    figures: Mapping[str, go.Figure], folder: str | Path, formats: Sequence[Format] = ("html",)
+) -> list[Path]:
+    """Write every figure as `<folder>/<name>.<format>`; returns the paths. With "html" comes the figure's JSON.
+
+    Raises:
+        ExportError: an unknown format, or pictures without a Chromium to draw them.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ExportError(f"unknown format {unknown[0]!r}; available: {', '.join(FORMATS)}")
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    written = [save_figure(figure, target / name) for name, figure in figures.items() if "html" in formats]
+    pictures = {
+        target / f"{name}.{kind}": figure for kind in formats if kind != "html" for name, figure in figures.items()
+    }
+    if pictures:
+        _draw(pictures)
+    return [*written, *pictures]
+
+
+def _draw(pictures: Mapping[Path, go.Figure]) -> None:
+    """All pictures in one browser: starting it is what takes the time."""
+    try:
+        pio.write_images(list(pictures.values()), [str(path) for path in pictures], scale=SCALE)
+    except RuntimeError as error:  # plotly's, for a missing browser as for a missing kaleido
+        raise ExportError(
+            "PNG, SVG and PDF are drawn by a Chromium or Chrome, and none was found (or it did not start). Install one, "
+            "such as with `apt-get install chromium`, or let kaleido fetch its own with `kaleido_get_chrome`; "
+            f"--format html needs none. ({str(error).strip().splitlines()[0]})"
+        ) from error

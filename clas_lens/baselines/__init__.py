@@ -1,0 +1,5 @@
+"""What CLAS is compared with."""
+
+from clas_lens.doors import open_door
+
+open_door(__name__)

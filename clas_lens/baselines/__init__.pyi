@@ -1,0 +1,11 @@
+from clas_lens.baselines.load import Tuned as Tuned
+from clas_lens.baselines.load import load_intervention as load_intervention
+from clas_lens.baselines.masks import RescaleMasks as RescaleMasks
+from clas_lens.baselines.masks import magnitude_bins as magnitude_bins
+from clas_lens.baselines.masks import neuron_magnitude as neuron_magnitude
+from clas_lens.baselines.masks import shuffled_labels as shuffled_labels
+from clas_lens.baselines.noise import MatchedNoise as MatchedNoise
+from clas_lens.baselines.overwrite import Overwrite as Overwrite
+from clas_lens.baselines.vectors import AddVector as AddVector
+from clas_lens.baselines.vectors import Incline as Incline
+from clas_lens.baselines.vectors import least_squares_map as least_squares_map

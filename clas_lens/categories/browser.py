@@ -1,0 +1,139 @@
+"""Single neurons: which belong to a language most, the text that excites them, the tokens they promote."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.models.sites import LensModel, direct_logits, down_projection
+from clas_lens.statistics.neurons import NeuronStatistics
+
+COLUMNS = [
+    *("language", "layer", "neuron", "category", "languages", "selectivity"),
+    *("mean", "firing_rate", "max", "example", "position", "text"),
+]
+
+
+def selectivity(stats: NeuronStatistics, language: str) -> Float[Tensor, "layer neuron"]:
+    """How much more a neuron is active in one language than in the others: (mean - mean over the others) / RMS.
+
+    In units of the neuron's own root mean square over all languages, so that layers compare; 0 for a silent neuron.
+    """
+    row = _row(stats.languages, language, "statistics")
+    others = [i for i in range(len(stats.languages)) if i != row]
+    scale = stats.second_moment.double().mean(0).sqrt()
+    difference = stats.mean[row].double() - stats.mean[others].double().mean(0)
+    return torch.where(scale > 0, difference / scale, 0.0).float()
+
+
+def top_neurons(
+    stats: NeuronStatistics,
+    cats: NeuronCategories,
+    corpus: ParallelCorpus,
+    language: str,
+    layer: int | None = None,
+    n: int = 10,
+) -> pd.DataFrame:
+    """The neurons most selective for a language, of those active in it, each with the text that excites it most.
+
+    Args:
+        corpus: the one that `stats` were collected on, for the texts.
+        layer: one layer; default all.
+
+    Returns:
+        At most `n` rows, the most selective first: language, layer, neuron, category, languages (how many it is active
+        in), selectivity, mean, firing_rate (share of tokens, 0 to 1), max (the largest activation in this language),
+        example (id), position (content token of that text), text.
+
+    Raises:
+        ValueError: the language, the layer or the examples are not those of `stats` and `cats`.
+    """
+    row = _row(stats.languages, language, "statistics")
+    active = cats.active[_row(cats.languages, language, "categories")]
+    if active.shape != (stats.n_layers, stats.n_neurons):
+        raise ValueError(
+            f"categories of {tuple(active.shape)} (layers, neurons) and statistics of {(stats.n_layers, stats.n_neurons)}"
+        )
+    if tuple(corpus.ids) != tuple(stats.example_ids):
+        raise ValueError(
+            f"the statistics were collected on other examples ({len(stats.example_ids)}) than {corpus!r} has: "
+            "give the corpus that collect_statistics had"
+        )
+    if layer is not None and not 0 <= layer < stats.n_layers:
+        raise ValueError(f"no layer {layer}; available: 0..{stats.n_layers - 1}")
+    score = selectivity(stats, language).masked_fill(~active, -torch.inf)
+    if layer is not None:
+        score[torch.arange(stats.n_layers) != layer] = -torch.inf
+    order = score.flatten().argsort(descending=True, stable=True)[:n].tolist()
+    places = [divmod(place, stats.n_neurons) for place in order if score.flatten()[place] > -torch.inf]
+    labels, counts = cats.labels, cats.counts
+    rows = []
+    for at, neuron in places:
+        example = int(stats.max_example[row, at, neuron])
+        rows.append(
+            {
+                "language": language,
+                "layer": at,
+                "neuron": neuron,
+                "category": NeuronCategory(int(labels[at, neuron])).label,
+                "languages": int(counts[at, neuron]),
+                "selectivity": float(score[at, neuron]),
+                "mean": float(stats.mean[row, at, neuron]),
+                "firing_rate": float(stats.firing_rate[row, at, neuron]),
+                "max": float(stats.max[row, at, neuron]),
+                "example": corpus.ids[example],
+                "position": int(stats.max_position[row, at, neuron]),
+                "text": corpus[language][example],
+            }
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(languages: Sequence[str], language: str, what: str) -> int:
+    if language not in languages:
+        raise ValueError(f"no {what} of {language!r}; available: {', '.join(languages)}")
+    return list(languages).index(language)
+
+
+def check_neuron(model: LensModel, layer: int, neuron: int) -> None:
+    """Raise `ValueError` unless the model has this neuron."""
+    for what, value, size in (("layer", layer, model.cfg.n_layers), ("neuron", neuron, model.cfg.d_mlp)):
+        if not 0 <= value < size:
+            raise ValueError(f"no {what} {value} in {model.cfg.model_name}; available: 0..{size - 1}")
+
+
+def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10) -> pd.DataFrame:
+    """The tokens whose logits a neuron raises most when it is active: its row of W_down through the unembedding.
+
+    A logit-lens view (see `sites.direct_logits`): what later layers make of the neuron's output is not in it, nor is the
+    final norm's scale, so the logits compare within one neuron only. A negative activation lowers these tokens instead.
+    Rows of the unembedding that no token of the tokenizer has are left out.
+
+    Returns:
+        `k` rows, the most promoted first: token (text), token_id, logit (per unit of activation).
+    """
+    check_neuron(model, layer, neuron)
+    tokenizer = require_tokenizer(model)
+    logits = direct_logits(model, down_projection(model, layer)[neuron][None])[0, : len(tokenizer)]
+    values, ids = logits.topk(min(k, len(logits)))
+    return pd.DataFrame(
+        {
+            "token": [tokenizer.decode([token]) for token in ids.tolist()],
+            "token_id": ids.tolist(),
+            "logit": values.tolist(),
+        }
+    )
+
+
+def with_promoted_tokens(table: pd.DataFrame, model: LensModel, k: int = 5) -> pd.DataFrame:
+    """`top_neurons`' table with a column `promoted`: a list of each neuron's `k` most promoted tokens."""
+    promoted = [
+        promoted_tokens(model, int(layer), int(neuron), k)["token"].tolist()
+        for layer, neuron in zip(table["layer"], table["neuron"], strict=True)
+    ]
+    return table.assign(promoted=pd.Series(promoted, index=table.index, dtype=object))

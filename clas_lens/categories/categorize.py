@@ -1,0 +1,244 @@
+"""Sort neurons by how many languages they are active in, and choose the bridge layers from the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clas_lens.artifacts import load_tensors, save_tensors
+from clas_lens.display import bands, card, listed
+from clas_lens.models.presets import paper_bridge_layers
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.vocabulary import Activity
+
+KIND = "neuron categories"
+
+
+class NeuronCategory(IntEnum):
+    """By the number of languages a neuron is active in: 0, 1, 2 to all but one, all."""
+
+    DEAD = 0
+    LANGUAGE_SPECIFIC = 1
+    PARTIAL_SHARED = 2
+    ALL_SHARED = 3
+
+    @property
+    def label(self) -> str:
+        """ "dead", "language-specific", "partial-shared", "all-shared"."""
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronCategories:
+    """One category a neuron, mutually exclusive and covering every neuron.
+
+    Attributes:
+        active: in which languages each neuron is active.
+        languages: the names of the `lang` axis.
+        threshold, activity: what "active" means here.
+        model: see `NeuronStatistics.model`.
+        source: what the statistics were: `NeuronStatistics.source()`.
+    """
+
+    active: Bool[Tensor, "lang layer neuron"]
+    languages: tuple[str, ...]
+    threshold: float = 0.0
+    activity: Activity = "mean"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.languages) != self.active.shape[0]:
+            raise ValueError(f"{len(self.languages)} languages for {self.active.shape[0]} rows of activity")
+        if len(self.languages) < 2:
+            raise ValueError(
+                f"categories compare languages: at least 2 are needed, got {', '.join(self.languages) or 'none'}"
+            )
+
+    @property
+    def counts(self) -> Int[Tensor, "layer neuron"]:
+        """In how many languages each neuron is active."""
+        return self.active.sum(0)
+
+    @property
+    def labels(self) -> Int[Tensor, "layer neuron"]:
+        """`NeuronCategory` values, int8."""
+        return categories_of(self.counts, len(self.languages))
+
+    @property
+    def n_layers(self) -> int:
+        return self.active.shape[1]
+
+    @property
+    def n_neurons(self) -> int:
+        return self.active.shape[2]
+
+    def mask(self, category: NeuronCategory) -> Bool[Tensor, "layer neuron"]:
+        """Where a category's neurons are."""
+        return self.labels == int(category)
+
+    def specific_to(self, language: str) -> Bool[Tensor, "layer neuron"]:
+        """Neurons active in this language alone.
+
+        Raises:
+            ValueError: the language was not among those that the categories were made from.
+        """
+        if language not in self.languages:
+            raise ValueError(
+                f"no language-specific neurons for {language!r}: it was not in the statistics; "
+                f"available: {', '.join(self.languages)}"
+            )
+        return self.mask(NeuronCategory.LANGUAGE_SPECIFIC) & self.active[self.languages.index(language)]
+
+    def shares(self) -> pd.DataFrame:
+        """Tidy: layer, category (label), count, percent (of the layer's neurons, 0 to 100)."""
+        labels = self.labels
+        rows = []
+        for layer in range(self.n_layers):
+            for category in NeuronCategory:
+                count = int((labels[layer] == int(category)).sum())
+                rows.append((layer, category.label, count, 100.0 * count / self.n_neurons))
+        return pd.DataFrame(rows, columns=["layer", "category", "count", "percent"])
+
+    def __repr__(self) -> str:
+        total = self.counts.numel()
+        parts = [f"{100 * float(self.mask(c).sum()) / total:.1f}% {c.label}" for c in NeuronCategory]
+        return (
+            f"NeuronCategories({self.model.get('name')!r}, {self.n_layers} layers x {self.n_neurons} neurons, "
+            f"{len(self.languages)} languages, {self.activity} > {self.threshold:g}: {', '.join(parts)})"
+        )
+
+    def _repr_html_(self) -> str:
+        total = self.counts.numel()
+        counts = {category.label: int(self.mask(category).sum()) for category in NeuronCategory}
+        facts = {
+            "languages": listed(self.languages),
+            "active where": f"{self.activity} > {self.threshold:g}",
+            "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
+            **{label: f"{count:,} ({100 * count / total:.1f}%)" for label, count in counts.items()},
+        }
+        return card("NeuronCategories", self.model.get("name", "unnamed model"), facts, bands(self.percent_by_layer()))
+
+    def percent_by_layer(self) -> dict[str, list[float]]:
+        """Category label to the percentage of each layer's neurons."""
+        labels = self.labels
+        return {c.label: (100 * (labels == int(c)).double().mean(1)).tolist() for c in NeuronCategory}
+
+    def header(self) -> dict[str, Any]:
+        """What a file needs beside the tensors."""
+        return {
+            "languages": list(self.languages),
+            "threshold": self.threshold,
+            "activity": self.activity,
+            "model": dict(self.model),
+            "source": dict(self.source),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file."""
+        save_tensors(Path(path), KIND, {"active": self.active}, self.header())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NeuronCategories":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, damaged or another kind of file.
+        """
+        tensors, header = load_tensors(Path(path), KIND)
+        return cls.from_parts(tensors["active"], header)
+
+    @classmethod
+    def from_parts(cls, active: Bool[Tensor, "lang layer neuron"], header: Mapping[str, Any]) -> "NeuronCategories":
+        """From a tensor and what `header()` gave."""
+        return cls(
+            active,
+            tuple(header["languages"]),
+            header["threshold"],
+            header["activity"],
+            header["model"],
+            header["source"],
+        )
+
+
+def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor, "*shape"]:
+    """`NeuronCategory` values (int8) from the number of languages that each neuron is active in."""
+    labels = torch.full_like(counts, int(NeuronCategory.PARTIAL_SHARED), dtype=torch.int8)
+    labels[counts == 0] = int(NeuronCategory.DEAD)
+    labels[counts == 1] = int(NeuronCategory.LANGUAGE_SPECIFIC)
+    labels[counts == n_languages] = int(NeuronCategory.ALL_SHARED)
+    return labels
+
+
+def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activity = "mean") -> NeuronCategories:
+    """Call a neuron active in a language where its activity is above `threshold`, and categorise.
+
+    Args:
+        activity: "mean" is the signed mean of h (the default; the paper's T_act = 0), "abs_mean" the magnitude of that
+            mean, "firing_rate" P(h > 0), with a threshold in [0, 1).
+
+    Raises:
+        ValueError: fewer than two languages, an unknown activity, or a rate threshold outside [0, 1).
+    """
+    values: Float[Tensor, "lang layer neuron"]
+    match activity:
+        case "mean":
+            values = stats.mean
+        case "abs_mean":
+            values = stats.mean.abs()
+        case "firing_rate":
+            if not 0 <= threshold < 1:
+                raise ValueError(f"a firing-rate threshold is in [0, 1), got {threshold}")
+            values = stats.firing_rate
+        case _:
+            raise ValueError(f"unknown activity {activity!r}; available: mean, abs_mean, firing_rate")
+    return NeuronCategories(
+        values > threshold, stats.languages, float(threshold), activity, stats.model, stats.source()
+    )
+
+
+def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The layers to steer, near the output: the paper's for its two models, a rule for any other, or your own.
+
+    The rule: leave out the last two layers; of the second half of the rest take the run of consecutive layers, an eighth
+    of the model long (at least one), with the highest mean score, where a layer's score is its percentage of partial-shared
+    neurons minus its percentages of dead and language-specific ones. Of equal runs the later one wins. The paper does not
+    state a rule; this one uses its stated criteria.
+
+    The paper's models are told by their shape and vocabulary, so that renamed copies and fine-tunes get its layers; so do
+    their relatives of exactly that shape (Llama 3 8B, Qwen2 7B).
+
+    Args:
+        layers: your own choice, checked and sorted.
+
+    Raises:
+        ValueError: fewer than three layers, or a chosen layer that is out of range or one of the last two.
+    """
+    n_layers = cats.n_layers
+    if n_layers < 3:
+        raise ValueError(f"no bridge layer in a model of {n_layers} layers: the last two are never taken")
+    if layers is not None:
+        outside = [layer for layer in layers if not 0 <= layer < n_layers - 2]
+        if outside or not layers:
+            raise ValueError(
+                f"bridge layers must be among 0..{n_layers - 3} (of {n_layers}; the last two are never taken), "
+                f"got {list(layers)}"
+            )
+        return tuple(sorted(set(layers)))
+    preset = paper_bridge_layers(n_layers, cats.n_neurons, cats.model.get("d_vocab", 0))
+    if preset is not None:
+        return preset
+    percent = cats.shares().pivot(index="layer", columns="category", values="percent")
+    score = percent["partial-shared"] - percent["dead"] - percent["language-specific"]
+    width = max(1, n_layers // 8)
+    allowed = n_layers - 2
+    starts = range(min(allowed // 2, allowed - width), allowed - width + 1)
+    best = max(starts, key=lambda start: (round(score.iloc[start : start + width].mean(), 9), start))
+    return tuple(range(best, best + width))

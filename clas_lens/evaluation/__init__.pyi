@@ -1,0 +1,15 @@
+from clas_lens.evaluation.label_bias import LabelBias as LabelBias
+from clas_lens.evaluation.label_bias import fit_label_bias as fit_label_bias
+from clas_lens.evaluation.label_bias import with_label_bias as with_label_bias
+from clas_lens.evaluation.leakage import LeakageError as LeakageError
+from clas_lens.evaluation.leakage import check_overlap as check_overlap
+from clas_lens.evaluation.leakage import examples_behind as examples_behind
+from clas_lens.evaluation.leakage import overlapping as overlapping
+from clas_lens.evaluation.rows import EvaluationError as EvaluationError
+from clas_lens.evaluation.rows import evaluate as evaluate
+from clas_lens.evaluation.search import SearchResult as SearchResult
+from clas_lens.evaluation.search import alpha_settings as alpha_settings
+from clas_lens.evaluation.search import beta_gamma_settings as beta_gamma_settings
+from clas_lens.evaluation.search import search_alpha as search_alpha
+from clas_lens.evaluation.search import search_beta_gamma as search_beta_gamma
+from clas_lens.evaluation.search import search_grids as search_grids

@@ -1,0 +1,38 @@
+"""No example is tuned or measured on and then reported on, unless somebody says so."""
+
+from collections.abc import Mapping
+
+from clas_lens.baselines.load import Tuned
+from clas_lens.steering.intervention import Intervention
+from clas_lens.tasks.base import Task
+
+
+class LeakageError(ValueError):
+    """The examples to report on are not new to the intervention."""
+
+
+def examples_behind(intervention: Intervention) -> frozenset[str]:
+    """The keys of the examples that an intervention was measured or tuned on, as far as it knows them."""
+    if isinstance(intervention, Tuned):
+        return intervention.tuned_on | examples_behind(intervention.inner)
+    return frozenset(intervention.source.get("example_keys", ()))
+
+
+def overlapping(task: Task, intervention: Intervention | None) -> frozenset[str]:
+    """The keys of the task's examples that share a unit (article, premise, passage) with what is behind an intervention."""
+    if intervention is None:
+        return frozenset()
+    behind = {task.units[key] for key in examples_behind(intervention) if key in task.units}
+    return frozenset(key for key in task.example_keys() if task.units[key] in behind)
+
+
+def check_overlap(task: Task, interventions: Mapping[str, Intervention | None]) -> None:
+    """Raise `LeakageError` if any of the interventions knows some of the task's examples."""
+    for name, intervention in interventions.items():
+        shared = overlapping(task, intervention)
+        if shared:
+            raise LeakageError(
+                f"{len(shared)} of the {len(task.example_keys())} {task.name} examples to report on share an article, "
+                f"premise or passage with examples that {name!r} was measured or tuned on (such as {min(shared)!r}). "
+                "Take another split or part, or say allow_overlap=True; the rows and every table then carry it."
+            )

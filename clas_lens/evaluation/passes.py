@@ -1,0 +1,184 @@
+"""Run the layers below an intervention once, and let every setting of it start from there. Exact, on both backends."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clas_lens.evaluation.prefixes import Segment
+from clas_lens.models.decoding import Answering, Decoder, make_decoder
+from clas_lens.models.sites import HookFunction, LensModel, hooked, residual_name
+from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.steer import steer
+
+
+def first_layer(intervention: Intervention, languages: Sequence[str]) -> int:
+    """The lowest layer that an intervention changes: everything that enters it is as without the intervention."""
+    return min(int(name.split(".")[1]) for name in intervention.edits(languages))
+
+
+@dataclass
+class BlockForm:
+    """What a model's blocks hand on: the residual stream, or (in some families on the bridge) a tuple that starts with it."""
+
+    tuples: bool = False
+
+    def of(self, residual: Any) -> Any:
+        """The residual stream as a block would hand it on."""
+        return (residual,) if self.tuples else residual
+
+
+@contextmanager
+def only_layers(
+    model: LensModel, start: int, stop: int, residual: Tensor | None = None, *, form: BlockForm | None = None
+) -> Iterator[None]:
+    """Forward passes inside run the blocks `start` to `stop - 1` alone; `residual` is taken as what enters block `start`.
+
+    Each block below hands on `residual`, each block from `stop` on its own input, instead of computing anything (nor do
+    their hooks fire). That works for both backends, which call their blocks one by one. The embedding and the unembedding
+    at the last position are still computed; after a pass that stops early the logits mean nothing.
+
+    Args:
+        form: what blocks hand on; a pass from block 0 finds out and writes it there.
+    """
+    shape = BlockForm() if form is None else form
+
+    def hand_on_residual(*inputs: Any, **options: Any) -> Any:
+        return shape.of(residual)
+
+    def hand_on_input(*inputs: Any, **options: Any) -> Any:
+        return shape.of(inputs[0] if inputs else options["hidden_states"])
+
+    def see(block: Any, inputs: Any, output: Any) -> None:
+        shape.tuples = isinstance(output, tuple)
+
+    skipped = [block for index, block in enumerate(model.blocks) if index < start or index >= stop]
+    own = [vars(block).get("forward") for block in skipped]
+    seeing = model.blocks[0].register_forward_hook(see) if start == 0 < stop else None
+    try:
+        for index, block in enumerate(model.blocks):
+            if index < start or index >= stop:
+                # An attribute of the instance hides the method of its class; the bridge's blocks redefine setattr.
+                vars(block)["forward"] = hand_on_residual if index < start else hand_on_input
+        yield
+    finally:
+        if seeing is not None:
+            seeing.remove()
+        for block, forward in zip(skipped, own, strict=True):
+            if forward is None:
+                vars(block).pop("forward", None)
+            else:
+                vars(block)["forward"] = forward
+
+
+@dataclass
+class LayerCount:
+    """How much of prompts was run, against running every setting from the first layer.
+
+    Attributes:
+        n_layers: of the model.
+        layers: prompts x layers that were run.
+    """
+
+    n_layers: int
+    layers: int = 0
+
+    def ran(self, prompts: int, layers: int) -> None:
+        """Count a pass of some prompts through some layers."""
+        self.layers += prompts * layers
+
+    @property
+    def passes(self) -> float:
+        """Prompt passes run, in units of one prompt through the whole model."""
+        return self.layers / self.n_layers
+
+
+class SharedPrompt:
+    """One batch of prompts whose lower layers are run once, to be continued without and with several interventions.
+
+    Args:
+        segments: the prompts, in one piece or in several (`prefixes.py`).
+        starts: the layers at which interventions will start. One that is not among them is run from layer 0.
+        unsteered: whether the unsteered continuation is wanted, too; else no layer past the last start is run here.
+        columns: token ids; only these logits are computed (all by default).
+        count: adds up the layers run.
+    """
+
+    def __init__(
+        self,
+        model: LensModel,
+        segments: Sequence[Segment],
+        starts: Collection[int],
+        *,
+        unsteered: bool,
+        columns: Sequence[int] | None,
+        count: LayerCount,
+    ) -> None:
+        self._model, self._segments, self._columns, self._count = model, list(segments), columns, count
+        self._size = len(self._segments[-1].tokens)
+        # By segment: what enters each layer to start from, and the cache of the layers below the highest of these.
+        self._entering: list[dict[int, Tensor]] = []
+        self._lower: list[list[Any]] = []
+        self._form = BlockForm()
+        self._unsteered: Answering | None = None
+        last = max(starts, default=0)
+        if unsteered or last:
+            self._run(starts, model.cfg.n_layers if unsteered else last, keep=unsteered)
+
+    def _run(self, starts: Collection[int], stop: int, *, keep: bool) -> None:
+        entering: dict[int, Tensor] = {}
+
+        def on_residual(layer: int) -> HookFunction:
+            def hook(residual: Tensor, hook: object) -> None:
+                entering[layer] = residual
+
+            return hook
+
+        wanted = sorted(set(starts) - {0})
+        decoder = make_decoder(self._model, len(self._segments[0].tokens))
+        # The output of the block below, because the block at `stop` itself may not run.
+        hooks = [(residual_name(layer - 1), on_residual(layer)) for layer in wanted]
+        with hooked(self._model, hooks), only_layers(self._model, 0, stop, form=self._form):
+            for segment in self._segments:
+                logits = self._feed(decoder, segment)
+                self._entering.append(dict(entering))
+                self._lower.append(decoder.cached(max(wanted, default=0)))
+        self._count.ran(self._size, stop)
+        self._unsteered = (decoder, logits) if keep else None
+
+    def _feed(self, decoder: Decoder, segment: Segment) -> Tensor:
+        """The logits after a segment; none are computed after one that another follows."""
+        if segment.parents is not None:
+            decoder.keep(segment.parents)
+        columns = self._columns if segment is self._segments[-1] else ()
+        with torch.inference_mode():
+            return decoder.step(segment.tokens, segment.attention_mask, columns)
+
+    def unsteered(self) -> Answering:
+        """A decoder that has seen the prompts, and the logits after them; to be used once."""
+        assert self._unsteered is not None, "asked for with unsteered=True"
+        return self._unsteered
+
+    @contextmanager
+    def steered(self, intervention: Intervention, language: str, start: int) -> Iterator[Answering]:
+        """The same with the model steered inside; all rows are in `language`.
+
+        Args:
+            start: the first layer that the intervention changes (`first_layer`).
+        """
+        start = start if self._entering and start in self._entering[0] else 0
+        decoder = make_decoder(self._model, len(self._segments[0].tokens))
+        n_layers = self._model.cfg.n_layers
+        # A batch whose rows all end at their first token generates nothing to steer.
+        with steer(self._model, intervention, language, must_fire=intervention.positions != "generated"):
+            for place, segment in enumerate(self._segments):
+                entering = self._entering[place][start] if start else None
+                with only_layers(self._model, start, n_layers, entering, form=self._form):
+                    logits = self._feed(decoder, segment)
+                if start:
+                    decoder.adopt(self._lower[place], start)
+            self._count.ran(self._size, n_layers - start)
+            yield decoder, logits

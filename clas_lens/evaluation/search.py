@@ -1,0 +1,256 @@
+"""Grids over the strength of an intervention, on examples that are then not reported on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from clas_lens.artifacts import load_table, save_table
+from clas_lens.baselines.load import Tuned
+from clas_lens.evaluation.rows import Evaluation, EvaluationError
+from clas_lens.models.sites import LensModel
+from clas_lens.steering.intervention import Intervention
+from clas_lens.tasks.base import Task
+
+KIND = "search"
+
+
+# The axes of the paper's Figures 5 and 6.
+PAPER_ALPHAS: Mapping[str, tuple[float, ...]] = {
+    "xnli": tuple(float(alpha) for alpha in range(-8, 3)),
+    "xquad": tuple(float(alpha) for alpha in range(-4, 5)),
+}
+
+
+PAPER_BETAS = (0.2, 0.4, 0.6)
+
+
+PAPER_GAMMAS = (0.1, 0.2, 0.4)
+
+
+STRENGTHS = ("alpha", "beta", "gamma")
+
+
+Setting = Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What every setting scored on the tuning examples.
+
+    Attributes:
+        table: one row a setting and language: `task`, `alpha`, `beta`, `gamma` (empty where the intervention has none),
+            `language`, `score` (percent), `n` (examples), `overlap` (whether the neurons were measured on some of them).
+        chosen: the best setting of the strengths that were varied: the highest mean score over the languages that are not
+            the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|).
+        intervention: the best setting, which remembers the examples that it was tuned on.
+        passes, passes_independent: prompt passes that were run, in whole forward passes of one prompt, and what independent
+            runs would have taken; 0 for what was read from files. Searches made together share out their passes evenly.
+    """
+
+    table: pd.DataFrame
+    chosen: Mapping[str, float]
+    intervention: Tuned
+    passes: float
+    passes_independent: float
+
+    def means(self) -> pd.DataFrame:
+        """One row a setting: its mean score over the languages that are not the anchor."""
+        return _means(self.table, self.intervention.anchor)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table, the choice and the examples as one parquet file."""
+        header = {
+            "chosen": dict(self.chosen),
+            "tuned_on": sorted(self.intervention.tuned_on),
+            "intervention": self.intervention.fingerprint(),
+            "passes": self.passes,
+            "passes_independent": self.passes_independent,
+        }
+        save_table(Path(path), KIND, self.table, header)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, intervention: Intervention) -> "SearchResult":
+        """Read what `save` wrote; `intervention` is the one that was searched over, at any strength.
+
+        Raises:
+            ArtifactError: missing, damaged or another kind of file.
+            EvaluationError: the search was over another intervention.
+        """
+        table, header = load_table(Path(path), KIND)
+        tuned = Tuned(_at(_inner(intervention), header["chosen"]), frozenset(header["tuned_on"]))
+        if tuned.fingerprint() != header["intervention"]:
+            raise EvaluationError(
+                f"{path} was searched over another intervention, or with other strengths, than this one; search again"
+            )
+        return cls(table, header["chosen"], tuned, header["passes"], header["passes_independent"])
+
+
+def search_alpha(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention,
+    alphas: Sequence[float] | None = None,
+    **options: Any,
+) -> SearchResult:
+    """Score an intervention at each strength `alpha`.
+
+    Args:
+        task: the tuning examples (XNLI's validation split, XQuAD's tuning part); the paper takes 200 a language.
+        intervention: any of this toolkit's; all have an alpha, so that each gets the same search.
+        alphas: default the paper's axis: -8 to 2 on XNLI, -4 to 4 on XQuAD, in steps of 1.
+        options: `languages`, `batch_size`, `chunk_size`, `out`, `allow_overlap`, `progress`, as in `evaluate`.
+
+    Raises:
+        EvaluationError: no alphas for a task without the paper's.
+    """
+    return search(model, task, intervention, alpha_settings(task, alphas), **options)
+
+
+def search_beta_gamma(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention,
+    betas: Sequence[float] = PAPER_BETAS,
+    gammas: Sequence[float] = PAPER_GAMMAS,
+    **options: Any,
+) -> SearchResult:
+    """Score every pair of `beta` and `gamma` at the intervention's own alpha (the paper's Figure 6 has alpha=1).
+
+    For Figure 6's two curves give `gammas=[0]` and then `betas=[0]`. Only alpha * beta and alpha * gamma matter.
+
+    Args:
+        task, options: as for `search_alpha`.
+    """
+    return search(model, task, intervention, beta_gamma_settings(betas, gammas), **options)
+
+
+def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Setting]:
+    """The settings of `search_alpha`, which says what the default is.
+
+    Raises:
+        EvaluationError: no alphas for a task without the paper's.
+    """
+    if alphas is None and task.name not in PAPER_ALPHAS:
+        raise EvaluationError(f"no default alphas for {task.name!r} (only for {', '.join(PAPER_ALPHAS)}); give alphas=")
+    return [{"alpha": float(alpha)} for alpha in (PAPER_ALPHAS[task.name] if alphas is None else alphas)]
+
+
+def beta_gamma_settings(betas: Sequence[float] = PAPER_BETAS, gammas: Sequence[float] = PAPER_GAMMAS) -> list[Setting]:
+    """Every pair, as settings for `search_grids`."""
+    return [{"beta": float(beta), "gamma": float(gamma)} for beta in betas for gamma in gammas]
+
+
+def search(
+    model: LensModel,
+    task: Task,
+    intervention: Intervention,
+    settings: Sequence[Setting],
+    **options: Any,
+) -> SearchResult:
+    """Score an intervention at several settings of its strengths; the layers below it are run once a batch for all of them.
+
+    Raises:
+        EvaluationError: no settings, one twice, or a strength that the intervention does not have.
+    """
+    return search_grids(model, task, {"": (intervention, settings)}, **options)[""]
+
+
+def search_grids(
+    model: LensModel,
+    task: Task,
+    grids: Mapping[str, tuple[Intervention, Sequence[Setting]]],
+    **options: Any,
+) -> dict[str, SearchResult]:
+    """Several searches, of one intervention or of several, in one run: what they share is run once a batch for all.
+
+    Args:
+        grids: by a name of your own, an intervention and the settings to score it at, such as `{"alpha": 1.0}`.
+        task, options: as for `search_alpha`.
+
+    Returns:
+        By the same names what `search` of each alone would return.
+
+    Raises:
+        EvaluationError: as `search`, or no grids.
+    """
+    if not grids:
+        raise EvaluationError("no grids given: name an intervention and the settings to score it at")
+    runs = {name: _named_settings(name, intervention, settings) for name, (intervention, settings) in grids.items()}
+    run = Evaluation(model, task, {name: one for grid in runs.values() for name, one in grid.items()}, **options)
+    rows = run.rows()
+    scores = (
+        rows.groupby(["intervention", "language"], sort=False)
+        .agg(mean=(task.metric, "mean"), n=(task.metric, "size"), overlap=("overlap", "any"))
+        .reset_index()
+    )
+    results = {}
+    for name, (intervention, settings) in grids.items():
+        table = _table(task, runs[name], scores)
+        best = _best(table, intervention.anchor)
+        chosen = {strength: float(best[strength]) for strength in settings[0]}
+        before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
+        tuned = Tuned(_at(_inner(intervention), chosen), task.example_keys() | before)
+        answered = float(sum(run.answered[setting] for setting in runs[name]))
+        passes = run.count.passes * answered / max(run.answered.total(), 1)
+        results[name] = SearchResult(table, chosen, tuned, passes, answered)
+    return results
+
+
+def _named_settings(grid: str, intervention: Intervention, settings: Sequence[Setting]) -> dict[str, Intervention]:
+    """The intervention at each setting, by the name of the file of its rows."""
+    inner = _inner(intervention)
+    own = [strength for strength in STRENGTHS if hasattr(inner, strength)]
+    names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
+    unknown = {key for setting in settings for key in setting} - set(own)
+    uneven = len({tuple(setting) for setting in settings}) > 1
+    if not settings or unknown or uneven or len(set(names)) != len(names):
+        raise EvaluationError(
+            f"a search needs different settings of {', '.join(own)} (all that {type(inner).__name__} has); "
+            f"got {names or 'none'}"
+        )
+    prefix = f"{grid}," if grid else ""
+    return {prefix + name: _at(inner, setting) for name, setting in zip(names, settings, strict=True)}
+
+
+def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting of this grid and language."""
+    return pd.DataFrame(
+        [
+            {
+                "task": task.name,
+                **{strength: getattr(grid[name], strength, float("nan")) for strength in STRENGTHS},
+                "language": language,
+                "score": 100.0 * mean,
+                "n": size,
+                "overlap": overlap,
+            }
+            for name, language, mean, size, overlap in scores.itertuples(index=False)
+            if name in grid
+        ]
+    )
+
+
+def _inner(intervention: Intervention) -> Intervention:
+    return intervention.inner if isinstance(intervention, Tuned) else intervention
+
+
+def _at(intervention: Intervention, strengths: Mapping[str, float]) -> Intervention:
+    """The intervention, a dataclass as all of this toolkit's are, at other strengths."""
+    return cast(Intervention, replace(cast(Any, intervention), **strengths))
+
+
+def _means(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
+    others = table[table["language"] != anchor]
+    counted = others if len(others) else table  # the anchor alone: its own score is all there is
+    return counted.groupby(list(STRENGTHS), dropna=False, sort=False)["score"].mean().reset_index()
+
+
+def _best(table: pd.DataFrame, anchor: str) -> pd.Series:
+    means = _means(table, anchor)
+    top = means[means["score"] == means["score"].max()]
+    weakest = top[list(STRENGTHS)].abs().sort_values(list(STRENGTHS), na_position="first")
+    return means.loc[weakest.index[0]]

@@ -1,0 +1,72 @@
+"""Which model and which neurons these are: what artefacts record, and refuse to be used without."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clas_lens.models.sites import (
+    LensModel,
+    down_projection,
+)
+
+
+def describe_model(model: LensModel) -> dict[str, Any]:
+    """What an artefact records of the model that it was made with."""
+    return {
+        "name": model.cfg.model_name,
+        "n_layers": model.cfg.n_layers,
+        "n_neurons": model.cfg.d_mlp,
+        "d_vocab": model.cfg.d_vocab,
+        "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
+        "neurons": neuron_fingerprint(model),
+        "weights": model_fingerprint(model),
+    }
+
+
+# Fields of a model's configuration that say where it is or how it started, not what it computes.
+PLACE_NOT_FUNCTION = ("device", "n_devices", "seed", "init_weights", "init_mode", "tokenizer_name", "model_name")
+
+
+def model_fingerprint(model: LensModel) -> str:
+    """A hash over the configuration and every weight, the memory layout aside.
+
+    Wrapping integer sums of the weights' bit patterns take one pass at memory speed and change with any single weight; a
+    strided sample of single values catches most permutations, which sums do not.
+    """
+    settings = {name: str(value) for name, value in vars(model.cfg).items() if name not in PLACE_NOT_FUNCTION}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
+        bits = weight.detach().view(
+            {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+        )
+        total = bits.sum(dtype=bits.dtype).item()
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {total}".encode())
+        digest.update(_strided_values(bits, 64))
+    return digest.hexdigest()[:16]
+
+
+def neuron_fingerprint(model: LensModel) -> str:
+    """A hash of which neurons these are: the same for both backends, in float32 and bfloat16, of one checkpoint.
+
+    It samples the down projection, rounded to bfloat16, in every layer; so a mask measured in float32 on a
+    `HookedTransformer` is accepted on the same model as a bfloat16 `TransformerBridge`.
+    """
+    digest = hashlib.sha256(f"{model.cfg.n_layers} {model.cfg.d_mlp}".encode())
+    for layer in range(model.cfg.n_layers):
+        digest.update(_strided_values(down_projection(model, layer), 256))
+    return digest.hexdigest()[:16]
+
+
+def _strided_values(tensor: Tensor, count: int) -> bytes:
+    """About `count` values by logical position, whatever the memory layout; floats rounded to bfloat16."""
+    if tensor.is_meta:
+        return b"meta"
+    index = torch.linspace(0, tensor.numel() - 1, min(count, tensor.numel()), dtype=torch.float64).long()
+    places = torch.unravel_index(index, tensor.shape)
+    sample = tensor[tuple(place.to(tensor.device) for place in places)].cpu()
+    if sample.is_floating_point():
+        sample = sample.to(torch.bfloat16).view(torch.int16)
+    return sample.contiguous().numpy().tobytes()

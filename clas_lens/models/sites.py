@@ -1,0 +1,232 @@
+"""Where things are in a model, for both backends: hook points, shapes, a forward pass without the unembedding.
+
+Everything that differs between `HookedTransformer` and `TransformerBridge` and matters to us is here and in
+`decoding.py`, so that no other module asks which of the two it has.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
+
+from clas_lens.models.loading import ModelLoadError
+
+LensModel: TypeAlias = HookedTransformer | TransformerBridge
+
+
+HookFunction = Callable[..., Tensor | None]
+
+
+def post_name(layer: int) -> str:
+    """MLP neuron activations h, the input of the down projection: [batch pos neuron]."""
+    return f"blocks.{layer}.mlp.hook_post"
+
+
+def gate_name(layer: int) -> str:
+    """The gate before its nonlinearity (in an MLP without a gate: the pre-activation): [batch pos neuron]."""
+    return f"blocks.{layer}.mlp.hook_pre"
+
+
+def up_name(layer: int) -> str:
+    """The linear branch of a gated MLP, W_up x: [batch pos neuron]. MLPs without a gate have no such hook point."""
+    return f"blocks.{layer}.mlp.hook_pre_linear"
+
+
+def residual_name(layer: int) -> str:
+    """The residual stream at the output of a layer: [batch pos d_model]."""
+    return f"blocks.{layer}.hook_resid_post"
+
+
+def pattern_name(layer: int) -> str:
+    """The attention pattern: [batch head query_pos key_pos]."""
+    return f"blocks.{layer}.attn.hook_pattern"
+
+
+def check_mlp_hooks(model: LensModel) -> None:
+    """Raise unless every layer has the hook point that this toolkit works at."""
+    points = model.hook_dict
+    # The bridge gives mixture-of-experts layers a hook_post that is the layer's output, not its neurons.
+    missing = [
+        layer
+        for layer in range(model.cfg.n_layers)
+        if points.get(post_name(layer)) in (None, points.get(f"blocks.{layer}.mlp.hook_out"))
+    ]
+    if missing:
+        mlp_hooks = [name for name in model.hook_dict if name.startswith("blocks.0.") and "hook_post" in name]
+        raise ModelLoadError(
+            f"{model.cfg.model_name} has no MLP hook point {post_name(missing[0])!r} "
+            f"({len(missing)} of {model.cfg.n_layers} layers lack it; found in layer 0: {mlp_hooks[:3] or 'none'}). "
+            "Attention-only and mixture-of-experts models are not supported."
+        )
+
+
+@contextmanager
+def hooked(model: LensModel, hooks: Sequence[tuple[str, HookFunction]]) -> Iterator[None]:
+    """Attach forward hooks and detach exactly these at the end, whatever happens in between.
+
+    The user's own hooks stay, also those that they add inside; `model.reset_hooks()` inside leaves ours in place.
+
+    Raises:
+        ValueError: a name that the model does not have (`TransformerBridge.add_hook` may pass over one).
+    """
+    points = model.hook_dict
+    unknown = [name for name, _ in hooks if name not in points]
+    if unknown:
+        raise ValueError(f"no hook point {unknown[0]!r} in {model.cfg.model_name}")
+    with ExitStack() as attached:
+        for name, function in hooks:
+            attached.callback(_detach, points[name], function)
+            points[name].add_hook(function, is_permanent=True)
+        yield
+
+
+def _detach(point: HookPoint, function: HookFunction) -> None:
+    for handle in [h for h in point.fwd_hooks if h.user_hook is function]:
+        handle.hook.remove()
+        point.fwd_hooks.remove(handle)
+
+
+def run_layers(model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]) -> None:
+    """One forward pass for its hooks alone, without the unembedding."""
+    with torch.inference_mode():
+        if isinstance(model, HookedTransformer):
+            model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+            return
+        inner: Any = model.original_model.base_model  # what is below the LM head
+        options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
+        if "position_ids" in signature(inner.forward).parameters:
+            options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        inner(**options)
+
+
+def last_logits(
+    model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch d_vocab"]:
+    """Logits at the last column, which in a left-padded batch is every row's last real token."""
+    with torch.inference_mode():
+        if isinstance(model, HookedTransformer):
+            residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+            return unembed_last(model, residual)
+        return model(tokens, attention_mask=mask, logits_to_keep=1)[:, -1]
+
+
+def unembed_last(
+    model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
+) -> Float[Tensor, "batch columns"]:
+    """Final norm, unembedding and soft cap at the last column only; all of the vocabulary, or some token ids."""
+    last = residual[:, -1:]
+    if model.cfg.normalization_type is not None:
+        last = model.ln_final(last)
+    if columns is None:
+        logits = model.unembed(last)[:, -1]
+    else:
+        chosen = list(columns)
+        logits = last[:, -1] @ model.W_U[:, chosen] + model.b_U[chosen]
+    cap = model.cfg.output_logits_soft_cap
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+
+def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
+    """W_down: row n is what neuron n writes to the residual stream, per unit of activation."""
+    block: Any = model.blocks[layer]
+    return block.mlp.W_out.detach()
+
+
+def gate_activation(model: LensModel, layer: int) -> Callable[[Tensor], Tensor]:
+    """The nonlinearity that a layer's MLP puts on its gate (in an MLP without a gate: on its pre-activation).
+
+    Raises:
+        ModelLoadError: a bridged architecture that keeps it under an unknown name.
+    """
+    block: Any = model.blocks[layer]
+    if isinstance(model, HookedTransformer):
+        return block.mlp.act_fn
+    if getattr(block.mlp, "_use_processed_weights", False):  # compatibility mode computes the MLP itself
+        return resolve_activation_fn(block.mlp.config)
+    inner = block.mlp.original_component
+    for name in ("act_fn", "act", "activation_fn", "activation", "gelu_impl"):
+        if callable(getattr(inner, name, None)):
+            return getattr(inner, name)
+    raise ModelLoadError(
+        f"{model.cfg.model_name}: found no activation function in {type(inner).__name__}, which the statistics of the gate "
+        "need. Use backend='hooked'."
+    )
+
+
+@contextmanager
+def gate_activations_seen(model: LensModel, see: Callable[[Tensor], None]) -> Iterator[None]:
+    """Forward passes inside call `see` with what each MLP's nonlinearity returns, between the layer's hooks at `gate_name` and
+    `post_name`: more than once where layers share a module, not at all where a bridge computes its MLPs itself.
+    """
+    with ExitStack() as attached:
+        for layer in range(model.cfg.n_layers):
+            function = gate_activation(model, layer)
+            if isinstance(function, torch.nn.Module):
+                attached.callback(function.register_forward_hook(lambda module, inputs, output: see(output)).remove)
+            elif isinstance(model, HookedTransformer):
+                mlp: Any = model.blocks[layer].mlp
+                attached.callback(setattr, mlp, "act_fn", function)
+                mlp.act_fn = _shown(function, see)
+        yield
+
+
+def _shown(function: Callable[[Tensor], Tensor], see: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
+    def shown(values: Tensor) -> Tensor:
+        activated = function(values)
+        see(activated)
+        return activated
+
+    return shown
+
+
+def device_of(model: LensModel) -> torch.device:
+    """The device that tokens must be on."""
+    return next(iter(model.parameters())).device
+
+
+def attention_window(model: LensModel) -> int | None:
+    """How many columns back the model's narrowest layers attend, or None if all see everything."""
+    if isinstance(model, HookedTransformer):
+        return model.cfg.window_size if model.cfg.use_local_attn else None
+    config: Any = model.original_model.config
+    return getattr(config.get_text_config(), "sliding_window", None)
+
+
+def counts_columns(model: LensModel) -> bool:
+    """Whether positions are told by columns (ALiBi, relative biases), and not by the position ids that masks give."""
+    return model.cfg.positional_embedding_type not in ("rotary", "standard")
+
+
+def direct_logits(
+    model: LensModel, directions: Float[Tensor, "direction d_model"]
+) -> Float[Tensor, "direction d_vocab"]:
+    """What adding each direction to the final residual stream adds to the logits, with the final norm's scale taken as 1.
+
+    The logit lens of a direction: the final norm's gain and W_U, without their biases. Weights with the gain folded into
+    W_U and weights without agree. In float32, a block of the vocabulary at a time.
+    """
+    norm: Any = getattr(model, "ln_final", None)
+    gain = getattr(norm, "w", None)
+    scaled = directions.float()
+    if gain is not None:
+        # Gemma's norm multiplies by 1 + weight; the conversion to a HookedTransformer adds the 1, the bridge does not.
+        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) else 0.0
+        scaled = scaled * (gain.detach().float() + offset)
+    return torch.cat([scaled @ block.float() for block in model.W_U.detach().split(16384, dim=1)], dim=1)
+
+
+def check_layers(layers: Sequence[int], n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
+    """These layers in order, or `error` if one is out of range or twice, or there are none."""
+    chosen = tuple(sorted(int(layer) for layer in layers))
+    outside = [layer for layer in chosen if not 0 <= layer < n_layers]
+    if outside or not chosen or len(set(chosen)) != len(chosen):
+        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {list(chosen)}")
+    return chosen

@@ -1,0 +1,15 @@
+from clas_lens.representations.alignment import AlignmentError as AlignmentError
+from clas_lens.representations.alignment import GainFit as GainFit
+from clas_lens.representations.alignment import cosine_frame as cosine_frame
+from clas_lens.representations.alignment import fit_gain_alignment as fit_gain_alignment
+from clas_lens.representations.alignment import layer_pair as layer_pair
+from clas_lens.representations.alignment import linear_cka as linear_cka
+from clas_lens.representations.alignment import retrieval as retrieval
+from clas_lens.representations.effects import kl_divergence as kl_divergence
+from clas_lens.representations.effects import measure_effects as measure_effects
+from clas_lens.representations.effects import neuron_activations as neuron_activations
+from clas_lens.representations.maps import SentenceMap as SentenceMap
+from clas_lens.representations.maps import separation_frame as separation_frame
+from clas_lens.representations.maps import tsne_frame as tsne_frame
+from clas_lens.representations.sentences import Representations as Representations
+from clas_lens.representations.sentences import collect_representations as collect_representations

@@ -1,0 +1,250 @@
+"""Sentence representations: the residual stream pooled over each text, with or without an intervention."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from clas_lens.artifacts import ArtifactError, content_key, load_tensors, read_header, save_tensors, tensor_fingerprint
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.corpus.reading import check_finite, read_texts
+from clas_lens.corpus.tokens import TokenizedTexts, forward_batches, require_tokenizer, tokenize
+from clas_lens.models.identity import describe_model
+from clas_lens.models.sites import LensModel, check_layers, device_of
+from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.steer import steer
+from clas_lens.vocabulary import Pool
+
+KIND = "sentence representations"
+
+
+SHARED = ("layers", "example_ids", "pool", "intervention", "model", "corpus")
+
+
+@dataclass(frozen=True, eq=False)
+class Representations:
+    """One vector a text and layer: the residual stream at the output of the layer, pooled over the text.
+
+    Attributes:
+        values: float32, on the CPU.
+        languages, layers, example_ids: the names of the first three axes; layers are 0-based.
+        pool: "mean" over content tokens (no padding, no BOS), or the "last" token.
+        intervention: the fingerprint of what the model was steered with, or None.
+        model: see `describe_model`.
+        texts: per language: the texts' `fingerprint` and how many were `truncated`.
+        corpus: the name of the corpus that the examples are of.
+    """
+
+    values: Float[Tensor, "lang example layer d_model"]
+    languages: tuple[str, ...]
+    layers: tuple[int, ...]
+    example_ids: tuple[str, ...]
+    pool: Pool = "mean"
+    intervention: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    corpus: str = "texts"
+
+    def __post_init__(self) -> None:
+        named = (len(self.languages), len(self.example_ids), len(self.layers))
+        if named != tuple(self.values.shape[:3]):
+            raise ValueError(f"{named} names of languages, examples and layers for values {tuple(self.values.shape)}")
+
+    def of(self, language: str) -> Float[Tensor, "example layer d_model"]:
+        """One language's.
+
+        Raises:
+            ValueError: not among the languages.
+        """
+        if language not in self.languages:
+            raise ValueError(f"no representations in {language!r}; available: {', '.join(self.languages)}")
+        return self.values[self.languages.index(language)]
+
+    def at(self, language: str, layer: int) -> Float[Tensor, "example d_model"]:
+        """One language's at the output of one layer.
+
+        Raises:
+            ValueError: not among the languages or layers.
+        """
+        if layer not in self.layers:
+            raise ValueError(f"no representations of layer {layer}; available: {', '.join(map(str, self.layers))}")
+        return self.of(language)[:, self.layers.index(layer)]
+
+    def select(self, languages: Sequence[str]) -> "Representations":
+        """Only these languages, in this order."""
+        return self.with_values({code: self.of(code) for code in languages})
+
+    def with_values(self, values: Mapping[str, Float[Tensor, "example layer d_model"]]) -> "Representations":
+        """The same, of these languages."""
+        texts = {code: self.texts[code] for code in values if code in self.texts}
+        return replace(self, values=torch.stack(list(values.values())), languages=tuple(values), texts=texts)
+
+    def source(self) -> dict[str, Any]:
+        """What these vectors are of, JSON-able."""
+        return {
+            "layers": list(self.layers),
+            "example_ids": list(self.example_ids),
+            "pool": self.pool,
+            "intervention": self.intervention,
+            "model": dict(self.model),
+            "corpus": self.corpus,
+        }
+
+    def fingerprint(self) -> str:
+        """A hash of the values and of what they are."""
+        return content_key(self.source(), self.languages, tensor_fingerprint(self.values))
+
+    def __repr__(self) -> str:
+        return (
+            f"Representations({self.model.get('name')!r}, {len(self.languages)} languages x {len(self.example_ids)} "
+            f"examples x {len(self.layers)} layers x {self.values.shape[-1]}, pool={self.pool!r}, "
+            f"intervention={self.intervention!r})"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write one `<language>.safetensors` a language; `load` reads them back."""
+        for language in self.languages:
+            header = {**self.source(), "language": language, "text": dict(self.texts.get(language, {}))}
+            save_tensors(Path(folder) / f"{language}.safetensors", KIND, {"values": self.of(language)}, header)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, languages: Sequence[str] | None = None) -> "Representations":
+        """Read what `save` or `collect_representations(..., out=)` wrote; default all languages there, by name.
+
+        Raises:
+            ArtifactError: nothing there, a damaged file, or files of different models, texts, layers or interventions.
+        """
+        found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
+        chosen = list(found if languages is None else languages)
+        if not chosen:
+            raise ArtifactError(f"no {KIND} in {folder}")
+        read = {code: load_tensors(Path(folder) / f"{code}.safetensors", KIND) for code in chosen}
+        first = read[chosen[0]][1]
+        for code, (_, header) in read.items():
+            differing = [name for name in SHARED if header[name] != first[name]]
+            if differing:
+                raise ArtifactError(
+                    f"{folder}: {code!r} and {chosen[0]!r} differ in {', '.join(differing)}; "
+                    "collect them again together, or load(languages=[...]) those that belong together"
+                )
+        return cls(
+            torch.stack([tensors["values"] for tensors, _ in read.values()]),
+            tuple(chosen),
+            tuple(first["layers"]),
+            tuple(first["example_ids"]),
+            first["pool"],
+            first["intervention"],
+            first["model"],
+            {code: header["text"] for code, (_, header) in read.items()},
+            first["corpus"],
+        )
+
+
+def collect_representations(
+    model: LensModel,
+    corpus: ParallelCorpus,
+    layers: Sequence[int],
+    *,
+    intervention: Intervention | None = None,
+    pool: Pool = "mean",
+    batch_size: int = 16,
+    max_tokens: int = 512,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Representations:
+    """Read every text once and pool the residual stream at the output of each of these layers.
+
+    The figures of alignment, of its change and of the maps share one such reading: at the bridge layers and the last but
+    one, without an intervention and with it. Each text is steered in its own language. Nothing is kept per token, and the
+    unembedding is skipped.
+
+    Args:
+        layers: 0-based.
+        intervention: on the model while it reads; None reads it as it is.
+        pool: "mean" over content tokens (no padding, no BOS), in float32; or the "last" token.
+        batch_size: texts a forward pass, at most; it changes results only by float error.
+        max_tokens: longer texts are cut here; how many were is in `texts[language]["truncated"]`.
+        out: a folder for one file a language. A language whose file is there, for the same model, texts, layers, pooling
+            and intervention, is not read again, so an interrupted run goes on where it stopped.
+        progress: show a bar over all languages' batches.
+
+    Raises:
+        ValueError: a layer out of range or twice, a model without a tokenizer, or an intervention on generated tokens only.
+        NonFiniteActivationError: a representation with NaN or infinite values.
+    """
+    chosen = check_layers(layers, model.cfg.n_layers)
+    if intervention is not None:
+        check_steers_texts(intervention)
+    tokenizer = require_tokenizer(model)
+    limit = min(max_tokens, model.cfg.n_ctx)
+    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
+    unread = unread_representations(model, corpus, texts, chosen, pool=pool, intervention=intervention)
+    folder = None if out is None else Path(out)
+    done = [code for code in corpus.languages if folder and is_collected(folder, code, unread)]
+    batches = {
+        code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model))
+        for code in corpus.languages
+        if code not in done
+    }
+    values = {} if folder is None else {code: Representations.load(folder, [code]).of(code) for code in done}
+    with tqdm(total=sum(map(len, batches.values())), unit="batch", disable=not progress) as bar:
+        for language, groups in batches.items():
+            bar.set_description(f"read {language}")
+            with nullcontext() if intervention is None else steer(model, intervention, language=language):
+                values[language] = read_texts(model, texts[language], groups, chosen, pool, bar)
+            check_finite(values[language], chosen, language)
+            if folder is not None:
+                unread.with_values({language: values[language]}).save(folder)
+    return unread.with_values({code: values[code] for code in corpus.languages})
+
+
+def unread_representations(
+    model: LensModel,
+    corpus: ParallelCorpus,
+    texts: Mapping[str, TokenizedTexts],
+    layers: Sequence[int],
+    *,
+    pool: Pool,
+    intervention: Intervention | None,
+) -> Representations:
+    """Representations of no language yet, that say what they will be of; `texts` has what will be read in each."""
+    return Representations(
+        torch.zeros(0, len(corpus), len(layers), model.cfg.d_model),
+        (),
+        tuple(layers),
+        tuple(corpus.ids),
+        pool,
+        None if intervention is None else intervention.fingerprint(),
+        describe_model(model),
+        {
+            code: {"fingerprint": content_key(corpus.ids, tokens.ids), "truncated": len(tokens.truncated)}
+            for code, tokens in texts.items()
+        },
+        corpus.name,
+    )
+
+
+def is_collected(folder: Path, language: str, unread: Representations) -> bool:
+    """Whether this language's file in `folder` was made from the same model, texts and settings."""
+    try:
+        header = read_header(folder / f"{language}.safetensors", KIND)
+    except ArtifactError:
+        return False
+    expected = {**unread.source(), "text": unread.texts[language]}
+    return all(header[name] == value for name, value in expected.items())
+
+
+def check_steers_texts(intervention: Intervention) -> None:
+    """Raise `ValueError` for an intervention that a single pass over a text would not show."""
+    if intervention.positions == "generated":
+        raise ValueError(
+            "texts are read, not generated: an intervention with positions='generated' would change nothing; "
+            "give one with positions='all' or 'last'"
+        )

@@ -1,0 +1,5 @@
+"""Numbers -> tests, intervals, comparisons."""
+
+from clas_lens.doors import open_door
+
+open_door(__name__)

@@ -1,0 +1,16 @@
+from clas_lens.significance.card import RowsCard as RowsCard
+from clas_lens.significance.compare import Comparison as Comparison
+from clas_lens.significance.compare import Interval as Interval
+from clas_lens.significance.compare import LanguageSummary as LanguageSummary
+from clas_lens.significance.compare import compare as compare
+from clas_lens.significance.compare import summarize_languages as summarize_languages
+from clas_lens.significance.pairs import PairedScores as PairedScores
+from clas_lens.significance.pairs import pair_scores as pair_scores
+from clas_lens.significance.tests import benjamini_hochberg as benjamini_hochberg
+from clas_lens.significance.tests import control_p as control_p
+from clas_lens.significance.tests import equivalence_p as equivalence_p
+from clas_lens.significance.tests import holm as holm
+from clas_lens.significance.tests import mcnemar_p as mcnemar_p
+from clas_lens.significance.tests import paired_t_p as paired_t_p
+from clas_lens.significance.tests import sign_flip_p as sign_flip_p
+from clas_lens.significance.tests import wilcoxon_p as wilcoxon_p

@@ -1,0 +1,51 @@
+"""Evaluation rows as notebooks show them: how much of what was answered, and how well."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from clas_lens.display import bars, card, listed
+from clas_lens.significance.compare import METRICS
+
+
+@dataclass(frozen=True, eq=False)
+class RowsCard:
+    """Shows the rows of `evaluate`, which stay a plain DataFrame: `RowsCard(rows)` as a cell's last line.
+
+    Scores are percent: the mean over languages of the mean over examples.
+
+    Raises:
+        ValueError: no rows, rows of several tasks, or of a task whose metric is not known.
+    """
+
+    rows: pd.DataFrame = field(repr=False)
+
+    def __post_init__(self) -> None:
+        found = sorted(map(str, self.rows["task"].unique())) if "task" in self.rows else []
+        if len(found) != 1 or found[0] not in METRICS:
+            raise ValueError(f"needs rows of one task, of {', '.join(METRICS)}; got {', '.join(found) or 'none'}")
+
+    @property
+    def task(self) -> str:
+        return str(self.rows["task"].iloc[0])
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Percent by intervention."""
+        by_language = self.rows.groupby(["intervention", "language"], sort=False)[METRICS[self.task]].mean()
+        means = by_language.groupby("intervention", sort=False).mean()
+        return {str(name): 100 * float(score) for name, score in means.items()}
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {score:.2f}" for name, score in self.scores.items())
+        return f"RowsCard({self.task!r}, {len(self.rows)} rows, {METRICS[self.task]} in percent: {scores})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "rows": f"{len(self.rows):,}: {self.rows['id'].nunique():,} examples, one row a language and intervention",
+            "languages": listed(self.rows["language"].unique().tolist()),
+            "interventions": listed(self.rows["intervention"].unique().tolist()),
+            "cut to fit": f"{int(self.rows['truncated'].sum()):,} of {len(self.rows):,} rows",
+        }
+        caption = f"{METRICS[self.task]}, percent, mean over languages"
+        return card("evaluation rows", self.task, facts, bars(self.scores, caption, digits=2))

@@ -1,0 +1,259 @@
+"""Does an intervention help? Evaluation rows compared example by example, in every language and over languages.
+
+Translations of one example are not independent evidence: the bootstrap resamples groups of examples (paragraphs, premises)
+jointly in all languages, and the tests over languages take one number a language.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from clas_lens.significance.pairs import PairedScores, pair_scores
+from clas_lens.significance.tests import (
+    benjamini_hochberg,
+    differences,
+    equivalence_p,
+    holm,
+    mcnemar_p,
+    paired_t_p,
+    sign_flip_p,
+    wilcoxon_p,
+)
+from clas_lens.vocabulary import Test
+
+METRICS = {"xnli": "correct", "xquad": "f1"}
+
+
+class Interval(NamedTuple):
+    """An estimate and its bootstrap percentile interval, in percentage points."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LanguageSummary:
+    """Scores in percent, one a language, before and after, summarised by the paper's conventions.
+
+    Attributes:
+        n_languages: with the anchor.
+        baseline, gain: means over all languages, the anchor among them; `gain` in percentage points.
+        relative_gain: `gain` in percent of `baseline`; None where that is 0.
+        sigma_baseline, sigma: standard deviation (ddof=1) over languages without the anchor; None for one language.
+        p_t, p_wilcoxon, p_sign_flip: two-sided paired tests over languages without the anchor; `p_t` is None for one.
+    """
+
+    n_languages: int
+    baseline: float
+    gain: float
+    relative_gain: float | None
+    sigma_baseline: float | None
+    sigma: float | None
+    p_t: float | None
+    p_wilcoxon: float
+    p_sign_flip: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An intervention against a baseline on the same examples; scores in percent, gains in percentage points.
+
+    Attributes:
+        languages: one row a language: `language`, `n` examples, `n_groups`, `n_changed` scores, `baseline`, `score`, `gain`,
+            `ci_low`, `ci_high`, `test` ("McNemar" or "sign-flip"), `p`, `p_holm` and `p_bh` (corrected over the languages
+            without the anchor, so NaN in the anchor's row), `p_equivalent` (small: the gain lies within the margin; the test
+            of "no harm").
+        summary: the paper's average, sigma and tests over languages.
+        average: the gain over all languages, as the paper averages it.
+        targets: the gain over the languages without the anchor.
+        overlap: some examples were also used to tune the intervention, so its gains are optimistic.
+    """
+
+    task: str
+    metric: str
+    intervention: str
+    baseline: str
+    anchor: str | None
+    languages: pd.DataFrame = field(repr=False)
+    summary: LanguageSummary
+    average: Interval
+    targets: Interval
+    margin: float
+    confidence: float
+    n_boot: int
+    overlap: bool
+
+
+def compare(
+    rows: pd.DataFrame,
+    intervention: str,
+    *,
+    baseline: str = "base",
+    anchor: str | None = "en",
+    metric: str | None = None,
+    margin: float = 1.0,
+    confidence: float = 0.95,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare an intervention with a baseline on the same examples.
+
+    Within a language, XNLI's `correct` is tested by McNemar's exact test, which takes examples as independent (XNLI's three
+    hypotheses a premise are so only roughly); any other score by sign-flips of whole groups.
+
+    Args:
+        rows: a row an example, language and intervention: `task`, `language`, `intervention`, `id`, `group` (examples that
+            belong together; the same in every language), and the metric's column.
+        anchor: the untouched language, left out of the tests over languages and their corrections; None for no such one.
+        metric: a column of shares from 0 to 1; default `correct` for XNLI and `f1` for XQuAD; other tasks must name theirs.
+        margin: gains below this many percentage points count as none in `p_equivalent`.
+
+    Raises:
+        ValueError: an unknown intervention, anchor or metric; other examples in one intervention or language than in
+            another; fewer than two groups; no language but the anchor.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    task = only_task(rows)
+    chosen = metric or METRICS.get(task)
+    if chosen is None:
+        raise ValueError(
+            f"no metric is known for the task {task!r} (only for {', '.join(METRICS)}): name its column, metric=..."
+        )
+    pairs = pair_scores(rows, baseline, intervention, metric=chosen)
+    targets = _without_anchor(pairs.languages, anchor)
+    draws = pairs.bootstrap_gains(n_boot=n_boot, seed=seed)
+    before, after = (dict(zip(pairs.languages, side.mean(1), strict=True)) for side in (pairs.before, pairs.after))
+    test: Test = "McNemar" if chosen == "correct" else "sign-flip"
+    return Comparison(
+        task=task,
+        metric=chosen,
+        intervention=intervention,
+        baseline=baseline,
+        anchor=anchor,
+        languages=_language_rows(pairs, draws, targets, test=test, margin=margin, level=confidence, seed=seed),
+        summary=summarize_languages(before, after, anchor=anchor, seed=seed),
+        average=_interval(pairs.mean_gains.mean(), draws.mean(0), confidence),
+        targets=_interval(pairs.mean_gains[targets].mean(), draws[targets].mean(0), confidence),
+        margin=margin,
+        confidence=confidence,
+        n_boot=n_boot,
+        overlap="overlap" in rows and bool(rows.loc[rows["intervention"] == intervention, "overlap"].eq(True).any()),
+    )
+
+
+def summarize_languages(
+    before: Mapping[str, float], after: Mapping[str, float], *, anchor: str | None = "en", seed: int = 0
+) -> LanguageSummary:
+    """The paper's average, sigma and tests from one score a language, in percent.
+
+    Args:
+        anchor: part of the averages, left out of sigma and of the tests; None for no such language.
+        seed: of the sign-flip test, where more than 14 languages are too many to enumerate.
+
+    Raises:
+        ValueError: different languages before and after, no such anchor, or no other language.
+    """
+    if set(before) != set(after):
+        raise ValueError(
+            f"scores before and after are of different languages: only one has {sorted(set(before) ^ set(after))}"
+        )
+    targets = _without_anchor(tuple(before), anchor)
+    first, second = (np.array([float(side[code]) for code in before]) for side in (before, after))
+    gains = differences(first, second)
+    moved = gains[targets]
+    several = len(moved) > 1
+    return LanguageSummary(
+        n_languages=len(before),
+        baseline=float(first.mean()),
+        gain=float(gains.mean()),
+        relative_gain=float(100 * gains.mean() / first.mean()) if first.mean() else None,
+        sigma_baseline=float(first[targets].std(ddof=1)) if several else None,
+        sigma=float(second[targets].std(ddof=1)) if several else None,
+        p_t=paired_t_p(moved),
+        p_wilcoxon=wilcoxon_p(moved),
+        p_sign_flip=sign_flip_p(moved, seed=seed),
+    )
+
+
+def _language_rows(
+    pairs: PairedScores,
+    draws: Float[np.ndarray, "lang draw"],
+    targets: list[int],
+    *,
+    test: Test,
+    margin: float,
+    level: float,
+    seed: int,
+) -> pd.DataFrame:
+    """`Comparison.languages`."""
+    rows = []
+    for place, code in enumerate(pairs.languages):
+        gain, low, high = _interval(pairs.mean_gains[place], draws[place], level)
+        rows.append(
+            {
+                "language": code,
+                "n": pairs.before.shape[1],
+                "n_groups": len(pairs.group_sizes),
+                "n_changed": int((pairs.gains[place] != 0).sum()),
+                "baseline": float(pairs.before[place].mean()),
+                "score": float(pairs.after[place].mean()),
+                "gain": gain,
+                "ci_low": low,
+                "ci_high": high,
+                "test": test,
+                "p": _example_p(pairs, place, test=test, seed=seed),
+                "p_holm": np.nan,
+                "p_bh": np.nan,
+                "p_equivalent": equivalence_p(pairs.group_gains[place], margin=margin),
+            }
+        )
+    table = pd.DataFrame(rows)
+    p_values = table.loc[targets, "p"].to_numpy()
+    table.loc[targets, "p_holm"] = holm(p_values)
+    table.loc[targets, "p_bh"] = benjamini_hochberg(p_values)
+    return table
+
+
+def _example_p(pairs: PairedScores, place: int, *, test: Test, seed: int) -> float:
+    """The test within one language."""
+    match test:
+        case "McNemar":
+            return mcnemar_p(pairs.before[place] > 0, pairs.after[place] > 0)
+        case "sign-flip":
+            return sign_flip_p(pairs.group_totals[place], seed=seed)
+
+
+def _interval(estimate: float, draws: Float[np.ndarray, "draw"], level: float) -> Interval:
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(float(estimate), float(low), float(high))
+
+
+def _without_anchor(languages: tuple[str, ...], anchor: str | None) -> list[int]:
+    """Places of the languages that steering may change."""
+    if anchor is not None and anchor not in languages:
+        raise ValueError(
+            f"no scores in the anchor {anchor!r}; there are: {', '.join(languages)}. Without an anchor give anchor=None."
+        )
+    targets = [place for place, code in enumerate(languages) if code != anchor]
+    if not targets:
+        raise ValueError(f"nothing to test: no language besides the anchor {anchor!r}")
+    return targets
+
+
+def only_task(rows: pd.DataFrame) -> str:
+    """The task that all rows are of.
+
+    Raises:
+        ValueError: several tasks, or no rows.
+    """
+    found = list(rows["task"].unique())
+    if len(found) != 1:
+        raise ValueError(f"give the rows of one task; these are of: {', '.join(map(str, found)) or 'none'}")
+    return str(found[0])

@@ -1,0 +1,100 @@
+"""Paired tests on plain numbers, each with a stated answer where its formula has none."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+# Signs of up to 14 differences (XNLI's languages without English) are all enumerated; of more, this many are drawn.
+N_FLIPS = 2**14
+
+
+DIGITS = 9
+
+
+def differences(before: Float[np.ndarray, "*shape"], after: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """after - before, to nine decimals: float rounding must neither make a sign nor break a tie."""
+    return (after - before).round(DIGITS)
+
+
+def paired_t_p(gains: Float[np.ndarray, "pair"]) -> float | None:
+    """Two-sided paired t-test. Gains all alike: 1 if they are 0, else 0 (the limit); fewer than two: None."""
+    if len(gains) < 2:
+        return None
+    if np.ptp(gains) == 0:
+        return float(gains[0] == 0)
+    return float(stats.ttest_1samp(gains, 0.0).pvalue)
+
+
+def wilcoxon_p(gains: Float[np.ndarray, "pair"]) -> float:
+    """Two-sided Wilcoxon signed-rank test; zeros are dropped, and 1 if nothing is left."""
+    moved = gains[gains != 0]
+    return float(stats.wilcoxon(moved).pvalue) if len(moved) else 1.0
+
+
+def sign_flip_p(gains: Float[np.ndarray, "pair"], *, n_flips: int = N_FLIPS, seed: int = 0) -> float:
+    """Two-sided sign-flip test of the sum: how often random signs give as large an absolute sum.
+
+    Zeros have no sign and are left out. With up to log2(`n_flips`) differences every choice of signs is enumerated and p is
+    exact; past that, `n_flips` are drawn and p = (1 + #) / (n_flips + 1). All zero: 1.
+    """
+    moved = gains[gains != 0]
+    if len(moved) < 2:  # SciPy wants two; either sign of one number has the same absolute value
+        return 1.0
+    test = stats.permutation_test(
+        (moved,),
+        lambda flipped, axis: np.abs(flipped.sum(axis)),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=n_flips,
+        batch=512,
+        alternative="greater",
+        rng=seed,
+    )
+    return float(test.pvalue)
+
+
+def mcnemar_p(before: Bool[np.ndarray, "example"], after: Bool[np.ndarray, "example"]) -> float:
+    """Exact two-sided McNemar test: of the examples that changed, are as many won as lost? 1 if none changed."""
+    won, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+def equivalence_p(gains: Float[np.ndarray, "pair"], *, margin: float) -> float | None:
+    """Two one-sided t-tests: small p says that the mean gain lies within (-margin, margin).
+
+    Gains all alike (a language that steering leaves untouched): 0 if they lie inside, else 1. Fewer than two: None.
+    """
+    if margin <= 0:
+        raise ValueError(f"margin must be above 0, got {margin}")
+    if len(gains) < 2:
+        return None
+    if np.ptp(gains) == 0:
+        return float(abs(gains[0]) >= margin)
+    below = stats.ttest_1samp(gains, -margin, alternative="greater").pvalue
+    above = stats.ttest_1samp(gains, margin, alternative="less").pvalue
+    return float(max(below, above))
+
+
+def holm(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
+    """Holm's step-down p values: the family-wise error rate, under any dependence."""
+    order = np.argsort(p_values)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)).clip(max=1)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
+    """Benjamini and Hochberg's step-up p values: the false discovery rate."""
+    return np.asarray(stats.false_discovery_control(p_values, method="bh"))
+
+
+def control_p(observed: float, controls: Sequence[float]) -> float:
+    """How often a control (say, matched random masks) gains at least as much: (1 + #{control >= observed}) / (B + 1).
+
+    Each control needs the same search for its strength as the method had.
+    """
+    if not len(controls):
+        raise ValueError("no control gains to compare with: run at least one control (99 allow p = 0.01)")
+    return (1 + sum(gain >= observed for gain in controls)) / (len(controls) + 1)

@@ -1,0 +1,5 @@
+"""Activations -> NeuronStatistics."""
+
+from clas_lens.doors import open_door
+
+open_door(__name__)

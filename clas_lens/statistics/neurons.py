@@ -1,0 +1,312 @@
+"""What every MLP neuron does in every language: the frozen result of a collection, saved one file a language."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clas_lens.artifacts import ArtifactError, load_tensors, save_tensors
+from clas_lens.corpus.parallel import example_keys
+from clas_lens.display import card, line, listed
+from clas_lens.statistics.accumulator import TENSORS, NeuronAccumulator
+from clas_lens.vocabulary import Pooling, Quantity
+
+KIND = "neuron statistics"
+
+
+HISTOGRAM_OF: dict[Quantity, str] = {"h": "histogram", "gate": "gate_histogram", "gate_act": "gate_act_histogram"}
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronStatistics:
+    """What every MLP neuron does in every language.
+
+    The means and `second_moment` are pooled as `pooling` says; `firing_rate`, `gate_rate` and histograms always count tokens.
+    `max_example` is a row of the corpus (`example_ids` names it) and `max_position` counts the text's content tokens.
+
+    Attributes:
+        languages: in the order of every `lang` axis.
+        sums: raw running values by name, each [lang layer neuron], histograms with an axis of bins more; exact to merge.
+        n_samples, n_tokens: per language.
+        example_ids: the corpus's ids.
+        model: `name`, `n_layers`, `n_neurons`, `d_vocab`, `neurons` (fingerprint), `weights` (fingerprint), `dtype`.
+        settings: what else the numbers depend on: `max_tokens` and the corpus's name.
+        texts: per language: the texts' `fingerprint` and how many were `truncated`.
+    """
+
+    languages: tuple[str, ...]
+    sums: Mapping[str, Tensor]
+    n_samples: Int[Tensor, "lang"]
+    n_tokens: Int[Tensor, "lang"]
+    pooling: Pooling
+    example_ids: tuple[str, ...]
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "lang layer neuron"]:
+        """Mean of h."""
+        return (self.sums["sum"] / self._weight).float()
+
+    @cached_property
+    def second_moment(self) -> Float[Tensor, "lang layer neuron"]:
+        """Mean of h squared."""
+        return (self.sums["square_sum"] / self._weight).float()
+
+    @cached_property
+    def gate_mean(self) -> Float[Tensor, "lang layer neuron"]:
+        """Mean of the gate before its nonlinearity (of an MLP without a gate: of the pre-activation)."""
+        return (self.sums["gate_sum"] / self._weight).float()
+
+    @cached_property
+    def gate_act_mean(self) -> Float[Tensor, "lang layer neuron"]:
+        """Mean of the gate after its nonlinearity."""
+        return (self.sums["gate_act_sum"] / self._weight).float()
+
+    @cached_property
+    def firing_rate(self) -> Float[Tensor, "lang layer neuron"]:
+        """P(h > 0), in [0, 1]."""
+        return (self.sums["fired"].double() / self.n_counted[:, None, None]).float()
+
+    @cached_property
+    def gate_rate(self) -> Float[Tensor, "lang layer neuron"]:
+        """P(gate > 0), in [0, 1]: the p of LAPE. For an MLP without a gate: P(pre-activation > 0)."""
+        return (self.sums["gated"].double() / self.n_counted[:, None, None]).float()
+
+    def histogram(self, of: Quantity) -> Int[Tensor, "lang layer neuron bin"]:
+        """Tokens in each bin of `clas_lens.histogram`: of h, of the gate before ("gate") or after its nonlinearity.
+
+        Raises:
+            ValueError: collected without histograms, or an unknown quantity.
+        """
+        if of not in HISTOGRAM_OF:
+            raise ValueError(f"unknown quantity {of!r}; available: {', '.join(HISTOGRAM_OF)}")
+        if HISTOGRAM_OF[of] not in self.sums:
+            raise ValueError(
+                "these statistics have no histograms, which percentiles need: collect_statistics(..., histograms=True)"
+            )
+        return self.sums[HISTOGRAM_OF[of]]
+
+    @property
+    def max(self) -> Float[Tensor, "lang layer neuron"]:
+        """Largest h."""
+        return self.sums["max"]
+
+    @property
+    def max_example(self) -> Int[Tensor, "lang layer neuron"]:
+        """Corpus row of the largest h."""
+        return self.sums["max_example"]
+
+    @property
+    def max_position(self) -> Int[Tensor, "lang layer neuron"]:
+        """Content-token position of the largest h in that text."""
+        return self.sums["max_position"]
+
+    @property
+    def n_layers(self) -> int:
+        return self.sums["sum"].shape[1]
+
+    @property
+    def n_neurons(self) -> int:
+        return self.sums["sum"].shape[2]
+
+    @property
+    def _weight(self) -> Tensor:
+        weight = self.n_tokens if self.pooling == "token" else self.n_samples
+        return weight.double()[:, None, None]
+
+    @property
+    def n_counted(self) -> Int[Tensor, "lang"]:
+        """How many tokens the rates are fractions of: all, or one a sample with pooling "last"."""
+        return self.n_samples if self.pooling == "last" else self.n_tokens
+
+    def __repr__(self) -> str:
+        return (
+            f"NeuronStatistics({self.model.get('name')!r}, {len(self.languages)} languages x {self.n_layers} layers x "
+            f"{self.n_neurons} neurons, {int(self.n_samples.sum())} samples, {int(self.n_tokens.sum())} tokens, "
+            f"pooling={self.pooling!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        rates = self.firing_rate.double().mean(2)
+        facts = {
+            "languages": listed(self.languages),
+            "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
+            "texts": f"{len(self.example_ids):,} examples of {self.settings.get('corpus', 'unnamed texts')}, "
+            f"{int(self.n_samples.sum()):,} samples, {int(self.n_tokens.sum()):,} tokens, pooling {self.pooling!r}",
+            "P(h > 0)": f"{100 * float(rates.mean()):.1f}% over all neurons and languages",
+        }
+        middle, low, high = rates.mean(0).tolist(), rates.amin(0).tolist(), rates.amax(0).tolist()
+        picture = line(middle, low, high, f"P(h > 0), 0 to 1, by layer, 0 to {self.n_layers - 1}; band: all languages")
+        return card("NeuronStatistics", self.model.get("name", "unnamed model"), facts, picture)
+
+    @classmethod
+    def from_accumulators(
+        cls,
+        accumulators: Mapping[str, NeuronAccumulator],
+        *,
+        example_ids: Sequence[str] = (),
+        model: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        texts: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> "NeuronStatistics":
+        """Freeze one accumulator a language. The accumulators are left as they are.
+
+        Raises:
+            ValueError: different poolings, a language without samples, histograms for some languages only.
+        """
+        parts = list(accumulators.values())
+        poolings = sorted({part.pooling for part in parts})
+        if len(poolings) != 1:
+            raise ValueError(f"all languages need one pooling, got {poolings or 'no languages'}")
+        empty = [code for code, part in accumulators.items() if part.n_samples == 0]
+        if empty:
+            raise ValueError(f"no samples seen for {', '.join(empty)}")
+        held = [part.tensors() for part in parts]
+        if any(tensors.keys() != held[0].keys() for tensors in held):
+            raise ValueError("some languages have histograms and some have none; collect them the same way")
+        return cls(
+            languages=tuple(accumulators),
+            sums={name: torch.stack([tensors[name] for tensors in held]) for name in held[0]},
+            n_samples=torch.tensor([part.n_samples for part in parts]),
+            n_tokens=torch.tensor([part.n_tokens for part in parts]),
+            pooling=parts[0].pooling,
+            example_ids=tuple(example_ids),
+            model=dict(model or {}),
+            settings=dict(settings or {}),
+            texts=dict(texts or {}),
+        )
+
+    def accumulators(self) -> dict[str, NeuronAccumulator]:
+        """The running sums again, one accumulator a language, to go on adding or merging."""
+        return {
+            language: NeuronAccumulator.from_tensors(
+                {name: values[row] for name, values in self.sums.items()},
+                pooling=self.pooling,
+                samples=int(self.n_samples[row]),
+                tokens=int(self.n_tokens[row]),
+            )
+            for row, language in enumerate(self.languages)
+        }
+
+    def merge(self, other: "NeuronStatistics") -> "NeuronStatistics":
+        """Statistics over this shard's examples and then the other's; equal to one pass over both.
+
+        Raises:
+            ValueError: shards of different models, languages, settings or pooling, or with an example in common.
+        """
+        for what in ("languages", "model", "settings", "pooling"):
+            if getattr(self, what) != getattr(other, what):
+                raise ValueError(
+                    f"cannot merge statistics with different {what}: {getattr(self, what)} and {getattr(other, what)}"
+                )
+        common = set(self.example_ids) & set(other.example_ids)
+        if common:
+            raise ValueError(f"cannot merge: example {min(common)!r} is in both shards")
+        merged, added = self.accumulators(), other.accumulators()
+        for language in self.languages:
+            added[language].max_example += len(self.example_ids)
+            merged[language].merge(added[language])
+        texts = {
+            code: {
+                "fingerprint": f"{here['fingerprint']}+{other.texts[code]['fingerprint']}",
+                "truncated": here["truncated"] + other.texts[code]["truncated"],
+            }
+            for code, here in self.texts.items()
+        }
+        return NeuronStatistics.from_accumulators(
+            merged,
+            example_ids=self.example_ids + other.example_ids,
+            model=self.model,
+            settings=self.settings,
+            texts=texts,
+        )
+
+    def source(self) -> dict[str, Any]:
+        """What these numbers are of: pooling, settings, and each language's texts and sample count."""
+        counts = zip(self.languages, self.n_samples.tolist(), strict=True)
+        return {
+            "pooling": self.pooling,
+            "settings": dict(self.settings),
+            "example_keys": example_keys(self.settings.get("corpus", "texts"), self.example_ids),
+            "texts": {code: {**self.texts.get(code, {}), "n_samples": n} for code, n in counts},
+        }
+
+    def select(self, languages: Sequence[str]) -> "NeuronStatistics":
+        """Only these languages, in this order."""
+        missing = [code for code in languages if code not in self.languages]
+        if missing:
+            raise ValueError(f"no statistics for {missing[0]!r}; available: {', '.join(self.languages)}")
+        rows = torch.tensor([self.languages.index(code) for code in languages])
+        return replace(
+            self,
+            languages=tuple(languages),
+            sums={name: values[rows] for name, values in self.sums.items()},
+            n_samples=self.n_samples[rows],
+            n_tokens=self.n_tokens[rows],
+            texts={code: self.texts[code] for code in languages if code in self.texts},
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write one `<language>.safetensors` a language; `load` reads them back."""
+        for row, language in enumerate(self.languages):
+            header = {
+                "language": language,
+                "pooling": self.pooling,
+                "n_samples": int(self.n_samples[row]),
+                "n_tokens": int(self.n_tokens[row]),
+                "example_ids": list(self.example_ids),
+                "model": dict(self.model),
+                "settings": dict(self.settings),
+                "text": dict(self.texts.get(language, {})),
+                "tensors": sorted(self.sums),
+            }
+            tensors = {name: values[row] for name, values in self.sums.items()}
+            save_tensors(Path(folder) / f"{language}.safetensors", KIND, tensors, header)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, languages: Sequence[str] | None = None) -> "NeuronStatistics":
+        """Read what `save` or `collect_statistics(..., out=)` wrote; default all languages there, by name.
+
+        Raises:
+            ArtifactError: nothing there, a damaged file, one of an earlier version without today's sums, or files of
+                different models, examples or settings.
+        """
+        found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
+        chosen = list(languages) if languages is not None else found
+        if not chosen:
+            raise ArtifactError(f"no neuron statistics in {folder}")
+        accumulators: dict[str, NeuronAccumulator] = {}
+        texts: dict[str, dict[str, Any]] = {}
+        shared: dict[str, Any] = {}
+        for language in chosen:
+            if language not in found:
+                raise ArtifactError(
+                    f"no statistics for {language!r} in {folder}; available: {', '.join(found) or 'none'}"
+                )
+            tensors, header = load_tensors(Path(folder) / f"{language}.safetensors", KIND)
+            lacking = [name for name in TENSORS if name not in tensors]
+            if lacking:
+                raise ArtifactError(
+                    f"{folder}: {language!r} was measured by an earlier version, without {', '.join(lacking)}; collect it again"
+                )
+            accumulators[language] = NeuronAccumulator.from_tensors(
+                tensors, pooling=header["pooling"], samples=header["n_samples"], tokens=header["n_tokens"]
+            )
+            texts[language] = header["text"]
+            this = {key: header[key] for key in ("example_ids", "model", "settings")}
+            shared = shared or this
+            differing = [key for key in this if this[key] != shared[key]]
+            if differing:
+                raise ArtifactError(
+                    f"{folder}: {language!r} and {chosen[0]!r} differ in {', '.join(differing)}; "
+                    "collect them again together, or load(languages=[...]) those that belong together"
+                )
+        return cls.from_accumulators(accumulators, texts=texts, **shared)

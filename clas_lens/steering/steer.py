@@ -1,0 +1,141 @@
+"""The context manager that puts an intervention on a model, and what an intervention is."""
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, cat
+
+from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, hooked, pattern_name
+from clas_lens.steering.intervention import Edit, Intervention, SteeringError
+from clas_lens.vocabulary import Positions
+
+
+class Steering:
+    """An intervention while it is on a model; `with steer(...) as steering` gives it to you.
+
+    `steering.rows([...])` says for a while which of the languages the batch rows are, for code that reorders or drops rows.
+    """
+
+    def __init__(self, intervention: Intervention, languages: Sequence[str], *, per_row: bool) -> None:
+        self.languages = tuple(languages)
+        self.fired: dict[str, int] = {}
+        self._positions = intervention.positions
+        self._edits = dict(intervention.edits(self.languages))
+        self._per_row = per_row
+        self._rows: tuple[int, ...] = tuple(range(len(self.languages)))
+        self._continues_cache = False
+        self.fired = dict.fromkeys(self._edits, 0)
+
+    def check_rows(self, count: int) -> None:
+        """Raise unless there is one language for each of `count` rows (or one for all)."""
+        if self._per_row and len(self._rows) != count:
+            raise SteeringError(
+                f"steer was given {len(self._rows)} languages, one a batch row, but there are {count} rows: "
+                f"{[self.languages[row] for row in self._rows]}"
+            )
+
+    @contextmanager
+    def rows(self, indices: Sequence[int]) -> Iterator[None]:
+        """For the forward passes inside, batch row i is in language `languages[indices[i]]`."""
+        before = self._rows
+        if self._per_row:
+            self._rows = tuple(before[index] for index in indices)
+        try:
+            yield
+        finally:
+            self._rows = before
+
+    def hooks(self, model: LensModel) -> list[tuple[str, HookFunction]]:
+        """The hook functions to attach."""
+        hooks: list[tuple[str, HookFunction]] = [(name, self._hook(name, edit)) for name, edit in self._edits.items()]
+        if self._positions == "generated":
+            first = min(int(name.split(".")[1]) for name in self._edits)
+            hooks.insert(0, (pattern_name(first), self._watch_cache))
+        return hooks
+
+    def _watch_cache(self, pattern: Tensor, hook: object) -> None:
+        self._continues_cache = pattern.shape[-1] > pattern.shape[-2]
+
+    def _hook(self, name: str, edit: Edit) -> HookFunction:
+        def hook(activation: Tensor, hook: object) -> Tensor | None:
+            if self._positions == "generated" and not self._continues_cache:
+                return None
+            rows = self._rows_for(activation.shape[0])
+            self.fired[name] += 1
+            if self._positions == "last":
+                last = edit(activation[:, -1:], rows)
+                return cat([activation[:, :-1], last], dim=1)
+            return edit(activation, rows)
+
+        return hook
+
+    def _rows_for(self, batch: int) -> tuple[int, ...]:
+        self.check_rows(batch)
+        return self._rows if self._per_row else (0,) * batch
+
+
+_on_model: "weakref.WeakKeyDictionary[Any, list[Steering]]" = weakref.WeakKeyDictionary()
+
+
+def steerings_on(model: LensModel) -> list[Steering]:
+    """The interventions that are on `model` now, outermost first."""
+    return list(_on_model.get(model, ()))
+
+
+@contextmanager
+def steer(
+    model: LensModel, intervention: Intervention, language: str | Sequence[str], *, must_fire: bool = True
+) -> Iterator[Steering]:
+    """Steer every forward pass inside: `model(...)`, `run_with_cache`, `run_with_hooks`, `generate`.
+
+    It nests, with itself and with your own hooks, and leaves nothing behind, whatever is raised inside. `run_with_cache`
+    sees the steered activations.
+
+    Args:
+        language: of the whole batch, or one a batch row.
+        must_fire: False lets an intervention pass that never fired, such as one on generated tokens when none was generated.
+
+    Raises:
+        SteeringError: categories of another model, a batch of another size than the list of languages; at the end, an
+            intervention that never fired.
+        ValueError: an unknown language.
+    """
+    check_mlp_hooks(model)
+    intervention.check(model)
+    _check_padding(model, intervention.positions)
+    per_row = not isinstance(language, str)
+    languages = [language] if isinstance(language, str) else list(language)
+    if not languages:
+        raise SteeringError("no languages given")
+    steering = Steering(intervention, languages, per_row=per_row)
+    active = _on_model.setdefault(model, [])
+    with hooked(model, steering.hooks(model)):
+        active.append(steering)
+        try:
+            yield steering
+        finally:
+            active.remove(steering)
+    silent = [name for name, count in steering.fired.items() if count == 0]
+    if silent and must_fire:
+        raise SteeringError(_why_silent(silent, intervention.positions))
+
+
+def _check_padding(model: LensModel, positions: Positions) -> None:
+    """The last column is every row's last real token only if padding is on the left."""
+    side = getattr(getattr(model, "tokenizer", None), "padding_side", "left")
+    if positions == "last" and side != "left":
+        raise SteeringError(
+            f"positions='last' needs left padding; this model's tokenizer pads on the {side}. "
+            "Set model.tokenizer.padding_side = 'left'."
+        )
+
+
+def _why_silent(silent: Sequence[str], positions: Positions) -> str:
+    reason = (
+        "positions='generated' steers only forward passes that continue a KV cache"
+        if positions == "generated"
+        else "no forward pass of this model reached it inside the block"
+    )
+    return f"steering never fired at {', '.join(silent)}: {reason}"

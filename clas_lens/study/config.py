@@ -1,0 +1,219 @@
+"""Frozen configurations, one a stage; unknown keys are refused. The command line is built from these."""
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clas_lens.models.presets import EMBEDDED_MODEL
+from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific
+
+
+class StageConfig(BaseModel):
+    """Base of all configurations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CollectConfig(StageConfig):
+    """What to measure, and on which texts."""
+
+    model: str = Field(EMBEDDED_MODEL, description="preset, Hub id, folder or .gguf file")
+    backend: Literal["hooked", "bridge"] = Field("hooked", description="HookedTransformer or TransformerBridge")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="default: bfloat16 on a GPU, else float32"
+    )
+    device: str | None = Field(None, description="default: the GPU if there is one")
+    corpus: Literal["bundled", "xquad", "xnli", "files"] = Field("bundled", description="which parallel text")
+    data: str | None = Field(
+        None, description="local folder or Hub id of the corpus (for 'files': <language>.txt files)"
+    )
+    languages: tuple[str, ...] | None = Field(None, description="default: all that the corpus has")
+    part: Part | None = Field(None, description="only this part of the corpus (articles of XQuAD, passages of bundled)")
+    limit: int | None = Field(None, ge=1, description="examples a language, sampled with the seed; default: all")
+    seed: int = Field(0, description="seed of the sample")
+    batch_size: int = Field(16, ge=1, description="texts a forward pass")
+    pooling: Pooling = Field("sample", description="how tokens become a mean")
+    max_tokens: int = Field(512, ge=2, description="longer texts are cut here")
+
+
+class CategorizeConfig(StageConfig):
+    """When a neuron counts as active, and which layers to steer."""
+
+    threshold: float = Field(0.0, description="a neuron is active above this")
+    activity: Activity = Field("mean", description="what is compared with the threshold")
+    layers: tuple[int, ...] | None = Field(
+        None, description="bridge layers, 0-based; default: the paper's, or the rule's"
+    )
+
+
+class SteerConfig(StageConfig):
+    """Strength and direction of CLAS."""
+
+    alpha: float = Field(1.0, description="strength and sign")
+    beta: float = Field(0.4, description="boost of partial-shared neurons")
+    gamma: float = Field(0.2, description="cut of language-specific neurons")
+    anchor: str = Field("en", description="the language that stays untouched")
+    specific: Specific = Field("union", description="whose language-specific neurons are cut")
+    positions: Positions = Field("all", description="which token positions are steered")
+
+
+class TaskConfig(StageConfig):
+    """A task, its examples for tuning and its examples to report on."""
+
+    task: Literal["xnli", "xquad"] = Field("xnli", description="which task")
+    data: str | None = Field(None, description="local folder, Hub id or 'bundled'; default: the Hub's")
+    languages: tuple[str, ...] | None = Field(None, description="default: all that the data have")
+    tuning_limit: int | None = Field(200, ge=1, description="examples a language to tune on, sampled with the seed")
+    limit: int | None = Field(None, ge=1, description="examples a language to report on; default: all")
+    seed: int = Field(0, description="seed of the samples")
+    whole: bool = Field(False, description="XQuAD: tune and report on all of it, as the paper does")
+    allow_overlap: bool = Field(False, description="report also on examples that were measured or tuned on")
+    instruction: Literal["native", "en"] = Field("native", description="language of the instruction")
+    style: Literal["plain", "chat"] | None = Field(None, description="default: chat for instruct models")
+    max_tokens: int | None = Field(None, ge=16, description="longest prompt; XQuAD's contexts are cut to fit")
+    max_new_tokens: int = Field(32, ge=1, description="XQuAD: length of an answer at most")
+    stop_at_newline: bool = Field(False, description="XQuAD: end an answer at its first line")
+
+
+class MethodsConfig(StageConfig):
+    """Which interventions are compared."""
+
+    methods: tuple[Method, ...] = Field(("base", "clas"), min_length=1, description="interventions to compare")
+    draws: int = Field(1, ge=1, description="random masks and noise directions, each an intervention of its own")
+    vector_layer: int | None = Field(
+        None, ge=0, description="of diff-mean and incline; default: the first bridge layer"
+    )
+    lape_percentile: float = Field(95.0, gt=0, lt=100, description="of int-mu's LAPE neurons")
+    lape_share: float = Field(0.01, gt=0, lt=1, description="of all neurons that LAPE takes")
+
+    def searched(self, fixed: Sequence[Method]) -> list[tuple[str, Method]]:
+        """Name and method of each intervention whose alpha is searched: all but the unsteered model and the fixed ones."""
+        return [(name, method) for name, method, _ in self.named() if method != "base" and method not in fixed]
+
+    def named(self) -> list[tuple[str, Method, int]]:
+        """Name, method and seed of each intervention; draws are numbered where there are several."""
+        found: list[tuple[str, Method, int]] = []
+        for method in self.methods:
+            if method in ("random", "noise") and self.draws > 1:
+                found += [(f"{method}-{draw}", method, draw) for draw in range(self.draws)]
+            else:
+                found.append((method, method, 0))
+        return found
+
+
+class SearchConfig(StageConfig):
+    """The search over alpha, the same for every method, and the grid over CLAS's beta and gamma, which chooses nothing."""
+
+    alphas: tuple[float, ...] | None = Field(None, min_length=1, description="default: the paper's axis for the task")
+    fixed: tuple[Method, ...] = Field((), description="methods that keep their alpha (int-mu's is 1)")
+    betas: tuple[float, ...] = Field((), description="for Figure 6: CLAS at alpha 1 under each pair of these ...")
+    gammas: tuple[float, ...] = Field((), description="... and these (the paper's curves are those at 0 of the other)")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "SearchConfig":
+        if bool(self.betas) != bool(self.gammas):
+            raise ValueError("a grid needs both betas and gammas")
+        return self
+
+
+class EvaluateConfig(StageConfig):
+    """How evaluation runs; it changes results only by float error."""
+
+    batch_size: int = Field(16, ge=1, description="prompts a forward pass")
+    chunk_size: int = Field(128, ge=1, description="examples between two savings")
+
+
+class ReportConfig(StageConfig):
+    """What is collected for the figures of alignment and of single neurons."""
+
+    examples: int = Field(default=100, ge=1, description="texts a language whose sentences are compared and mapped")
+    neurons: int = Field(default=3, ge=1, description="neurons shown a language")
+    neuron_languages: int = Field(
+        default=6, ge=1, description="languages in which one neuron is shown before and after"
+    )
+
+
+class EvaluateCommand(TaskConfig, MethodsConfig, SteerConfig, EvaluateConfig):
+    """`clas-lens evaluate`: one task over a run folder."""
+
+
+class SearchCommand(TaskConfig, MethodsConfig, SteerConfig, SearchConfig, EvaluateConfig):
+    """`clas-lens search`: alpha for the methods of one task over a run folder."""
+
+    methods: tuple[Method, ...] = Field(("clas",), min_length=1, description="interventions to search over")
+
+
+class StudyConfig(StageConfig):
+    """All stages of a study, as in a TOML file: one table a stage, and one [[tasks]] a task."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
+    collect: CollectConfig = CollectConfig()
+    categorize: CategorizeConfig = CategorizeConfig()
+    steer: SteerConfig = SteerConfig()
+    methods: MethodsConfig = MethodsConfig()
+    search: SearchConfig | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_each_task(self) -> "StudyConfig":
+        names = [task.task for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"each task once, got {', '.join(names)}")
+        return self
+
+
+class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
+    """The whole pipeline in one go."""
+
+    out: Path = Field(Path("runs/demo"), description="run folder")
+    limit: int | None = Field(60, ge=1, description="examples a language, sampled with the seed (the corpus has 120)")
+    answer_languages: tuple[str, ...] | None = Field(
+        None, description="languages of the side-by-side answers; default: up to six of those measured"
+    )
+    questions: int = Field(3, ge=1, le=24, description="questions asked in each of them")
+    max_new_tokens: int = Field(24, ge=1, description="length of an answer at most")
+    effect_texts: int = Field(24, ge=1, le=24, description="bundled sentences on which the effects are measured")
+
+    @model_validator(mode="after")
+    def _effects_need_texts(self) -> "DemoConfig":
+        if self.positions == "generated":
+            raise ValueError("the demo also measures effects on texts: positions must be 'all' or 'last' here")
+        return self
+
+
+class StudyError(ValueError):
+    """A study file that is not one."""
+
+
+def load_study(name: str | Path) -> StudyConfig:
+    """A study from a TOML file, or one that comes with the package by its name (`shipped_studies`).
+
+    Raises:
+        StudyError: no such study, a file that is not TOML, or an unknown or malformed entry.
+    """
+    shipped = files("clas_lens") / "data" / "studies" / f"{name}.toml"
+    if Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    elif str(name) in shipped_studies():
+        text = shipped.read_text(encoding="utf-8")
+    else:
+        raise StudyError(f"no study {str(name)!r}: neither a file nor one of {', '.join(shipped_studies())}")
+    try:
+        return StudyConfig.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{name} is not TOML: {error}") from error
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise StudyError(f"{name}: {found}") from error
+
+
+def shipped_studies() -> tuple[str, ...]:
+    """Names of the studies that come with the package."""
+    folder = files("clas_lens") / "data" / "studies"
+    return tuple(sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".toml")))

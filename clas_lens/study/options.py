@@ -1,0 +1,47 @@
+"""Command-line options made from configurations: one `--option` a field, with its type, choices, default and description."""
+
+import argparse
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from clas_lens.study.config import StageConfig
+
+
+def add_options(parser: argparse.ArgumentParser, config: type[StageConfig]) -> None:
+    """One `--option` a field, with its type, choices, default and description."""
+    for name, field in config.model_fields.items():
+        kind = _without_none(field.annotation)
+        shown = "" if field.default is None else f" (default: {field.default})"
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{shown}"}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif get_origin(kind) is tuple:
+            options["nargs"] = "+"
+        elif get_origin(kind) is Literal:
+            options["choices"] = get_args(kind)
+        else:
+            options["type"] = kind
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **options)
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, types.UnionType):
+        (kind,) = [part for part in get_args(annotation) if part is not type(None)]
+        return kind
+    return annotation
+
+
+ConfigT = typing.TypeVar("ConfigT", bound=StageConfig)
+
+
+def read_config(kind: type[ConfigT], arguments: argparse.Namespace) -> ConfigT:
+    """The configuration with what was given; what was not is left to its defaults."""
+    values = {name: getattr(arguments, name) for name in kind.model_fields if hasattr(arguments, name)}
+    return kind(**{name: split_values(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def split_values(values: Sequence[str]) -> tuple[str, ...]:
+    """`--languages en de` and `--languages en,de` mean the same."""
+    return tuple(part for value in values for part in value.split(",") if part)

@@ -1,0 +1,84 @@
+"""Token ids, prefixes, masks, batches: with a tiny tokenizer and with the two real ones."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import shared_data, tiny_tokenizer
+from transformers import AutoTokenizer
+
+from clas_lens.corpus.tokens import TEXTS_AT_ONCE, bos_prefix, length_batches, pad, tokenize
+
+
+def test_the_bos_is_there_once_or_not_at_all():
+    with_bos, without = tiny_tokenizer(bos=True), tiny_tokenizer(bos=False)
+    assert bos_prefix(with_bos) == [1]
+    assert bos_prefix(without) == []
+    texts = tokenize(with_bos, ["Tea.", "Rice and tea."])
+    assert texts.n_prefix == 1
+    assert all(ids[0] == 1 and ids.count(1) == 1 for ids in texts.ids)
+    assert tokenize(with_bos, ["<bos>Tea."]).ids == tokenize(with_bos, ["Tea."]).ids
+    assert texts.n_tokens == sum(map(len, tokenize(without, ["Tea.", "Rice and tea."]).ids))
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("llama-3.1", [128000]), ("qwen-2.5", [])])
+def test_the_real_tokenizers(name, prefix):
+    tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers", name))
+    assert bos_prefix(tokenizer) == prefix
+    texts = tokenize(tokenizer, ["Der Baikalsee ist tief.", "贝加尔湖很深。"])
+    assert [tokenizer.decode(ids[texts.n_prefix :]) for ids in texts.ids] == [
+        "Der Baikalsee ist tief.",
+        "贝加尔湖很深。",
+    ]
+
+
+def test_truncation_keeps_the_beginning_and_says_so():
+    tokenizer = tiny_tokenizer(bos=True)
+    texts = tokenize(tokenizer, ["a b c d e f g h i j", "a"], max_tokens=4)
+    assert texts.truncated == (0,)
+    assert len(texts.ids[0]) == 4
+    with pytest.raises(ValueError, match="no room for content"):
+        tokenize(tokenizer, ["a"], max_tokens=1)
+
+
+def test_many_texts_are_those_of_one_at_a_time():
+    tokenizer, texts = tiny_tokenizer(bos=True), [f"Tea {number}." for number in range(2 * TEXTS_AT_ONCE + 1)]
+    assert tokenize(tokenizer, texts).ids == tuple(tokenize(tokenizer, [text]).ids[0] for text in texts)
+
+
+def test_texts_without_tokens_are_refused():
+    with pytest.raises(ValueError, match=r"text 1 \(''\) has no tokens"):
+        tokenize(tiny_tokenizer(bos=True), ["a", ""])
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), size=st.integers(1, 9))
+def test_batches_hold_every_row_once_longest_first(lengths, size):
+    batches = length_batches(lengths, size)
+    rows = [row for batch in batches for row in batch]
+    assert sorted(rows) == list(range(len(lengths)))
+    assert all(len(batch) <= size for batch in batches)
+    assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), budget=st.integers(1, 90))
+def test_batches_keep_to_a_token_budget(lengths, budget):
+    batches = length_batches(lengths, 8, max_tokens=budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= budget
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        length_batches([1], 0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_masks(side):
+    ids = [(1, 7, 8), (1, 9, 5, 6, 4)]
+    batch = pad(ids, [1, 0], n_prefix=1, side=side)
+    assert batch.rows == (1, 0)
+    assert batch.tokens[batch.attention_mask.bool()].tolist() == [1, 9, 5, 6, 4, 1, 7, 8]
+    assert batch.tokens[batch.content_mask].tolist() == [9, 5, 6, 4, 7, 8]
+    assert batch.attention_mask.dtype == torch.int64
+    assert batch.attention_mask[1].tolist() == ([0, 0, 1, 1, 1] if side == "left" else [1, 1, 1, 0, 0])

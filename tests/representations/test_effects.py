@@ -1,0 +1,69 @@
+"""What steering changes, against plain definitions."""
+
+import pytest
+import torch
+
+import clas_lens as cl
+from clas_lens.corpus.tokens import tokenize
+from clas_lens.representations.effects import kl_divergence
+
+
+def test_kl_by_hand():
+    before = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    after = torch.log(torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
+    expected = 0.5 * torch.log(torch.tensor(2.0)) + 0.5 * torch.log(torch.tensor(2 / 3))
+    torch.testing.assert_close(kl_divergence(before, after), torch.stack([expected, torch.tensor(0.0)]).double())
+
+
+def test_equals_the_definition(model, small_cats, small_corpus):
+    clas = cl.Clas(small_cats, layers=(1, 3), alpha=-2.0)
+    effects = cl.measure_effects(model, clas, small_corpus, batch_size=5, progress=False).set_index("language")
+    sentence = {}
+
+    def run(text):
+        logits, cache = model.run_with_cache(text)
+        return logits[0, -1], torch.stack([cache[f"blocks.{i}.hook_resid_post"][0, 1:].mean(0) for i in clas.layers])
+
+    for language in ("en", "de"):
+        rows = []
+        for text in small_corpus[language]:
+            assert tokenize(model.tokenizer, [text]).n_prefix == 1
+            logits, before = run(text)
+            with cl.steer(model, clas, language=language):
+                steered, after = run(text)
+            rows.append((logits, steered, before, after))
+        sentence[language] = rows
+    kl, before, after = [], [], []
+    for (logits, steered, german, german_steered), (_, _, english, _) in zip(
+        sentence["de"], sentence["en"], strict=True
+    ):
+        p, q = logits.double().softmax(-1), steered.double().softmax(-1)
+        kl.append((p * (p / q).log()).sum())
+        before.append(torch.cosine_similarity(german, english, dim=-1).mean())
+        after.append(torch.cosine_similarity(german_steered, english, dim=-1).mean())
+    assert effects.loc["de", "kl"] == pytest.approx(float(torch.stack(kl).mean()), rel=1e-3)
+    assert effects.loc["de", "cosine_before"] == pytest.approx(float(torch.stack(before).mean()), abs=1e-4)
+    assert effects.loc["de", "cosine_after"] == pytest.approx(float(torch.stack(after).mean()), abs=1e-4)
+    assert effects.loc["en", "kl"] == 0
+    assert effects.loc["en", "cosine_after"] == pytest.approx(1, abs=1e-6)
+
+
+def test_finished_languages_are_kept(llama, small_cats, small_corpus, tmp_path, monkeypatch):
+    clas = cl.Clas(small_cats, layers=(1,), alpha=-2.0)
+    corpus = small_corpus.select(["en", "de"]).take(range(3))
+    first = cl.measure_effects(llama, clas, corpus, out=tmp_path, progress=False)
+    monkeypatch.setattr("clas_lens.representations.effects._measure", lambda *args: pytest.fail("measured again"))
+    assert cl.measure_effects(llama, clas, corpus, out=tmp_path, progress=False).equals(first)
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        cl.measure_effects(llama, cl.Clas(small_cats, layers=(1,), alpha=1.0), corpus, out=tmp_path, progress=False)
+
+
+def test_a_corpus_without_the_anchor_is_refused(llama, small_cats, small_corpus):
+    with pytest.raises(ValueError, match="the corpus has no 'en', the anchor"):
+        cl.measure_effects(llama, cl.Clas(small_cats, layers=(1,)), small_corpus.select(["de"]), progress=False)
+
+
+def test_an_intervention_on_generated_tokens_is_refused(llama, small_cats, small_corpus):
+    clas = cl.Clas(small_cats, layers=(1,), positions="generated")
+    with pytest.raises(ValueError, match="give one with positions='all' or 'last'"):
+        cl.measure_effects(llama, clas, small_corpus, progress=False)
