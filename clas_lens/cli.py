@@ -1,6 +1,8 @@
 """`clas-lens`: one subcommand a stage, and `demo` for all of them. This is the only module that also calls `analysis`."""
 
 import argparse
+import os
+import re
 import sys
 import time
 import warnings
@@ -16,36 +18,68 @@ from clas_lens.study.config import (
     CollectConfig,
     DemoConfig,
     EvaluateCommand,
+    EvaluateConfig,
+    MethodsConfig,
     ReportConfig,
     SearchCommand,
+    SearchConfig,
+    StageConfig,
     SteerConfig,
+    StudyConfig,
+    TaskConfig,
 )
-from clas_lens.study.options import add_options, read_config, split_values
+from clas_lens.study.options import add_options, part_of, read_config, split_values
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
+TRACEBACK = "CLAS_LENS_TRACEBACK"  # set it to see where an error comes from
+NEGATIVE = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|^-(inf|nan|infinity)$", re.IGNORECASE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status. Errors that a user can act on are one line, not a traceback."""
+    """Run the command line; returns the exit status. Errors are one line, not a traceback."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        known = isinstance(error, ValueError | OSError | ImportError)
+        kind = "" if known else f"{type(error).__name__}: "
+        hint = "" if known else f" (unexpected; {TRACEBACK}=1 shows where)"
+        print(f"clas-lens: error: {kind}{error}{hint}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="transformer_lens")
     warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
     try:
         arguments.run_command(arguments)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
     except ValidationError as error:
         parser.error("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
-    except (ValueError, OSError) as error:
-        print(f"clas-lens: error: {error}", file=sys.stderr)
-        return 1
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Negative numbers in any spelling (-1e-4, -.5, -inf) are values, never options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._negative_number_matcher = NEGATIVE
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a folder's name is needed, got nothing")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="clas-lens", description=DESCRIPTION)
+    parser = _Parser(prog="clas-lens", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"clas-lens {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -57,13 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", _demo, "measure, categorise, steer and draw a model, into one run folder")
     add_options(demo, DemoConfig)
     collect = add("collect", _collect, "measure every MLP neuron in every language")
-    collect.add_argument("--out", type=Path, default=Path("runs/run"), help="run folder")
+    collect.add_argument("--out", type=_folder, default=Path("runs/run"), help="run folder")
     add_options(collect, CollectConfig)
     categorize = add("categorize", _categorize, "sort a run's neurons, choose bridge layers, draw the layers")
-    categorize.add_argument("run", type=Path, help="run folder that `collect` wrote")
+    categorize.add_argument("run", type=_folder, help="run folder that `collect` wrote")
     add_options(categorize, CategorizeConfig)
     generate = add("generate", _generate, "continue a prompt, unsteered and steered")
-    generate.add_argument("run", type=Path, help="run folder that `categorize` wrote")
+    generate.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     generate.add_argument("--prompt", required=True, help="text to continue")
     generate.add_argument("--language", required=True, help="its language")
     generate.add_argument("--model", default=None, help="default: the model that the run was collected with")
@@ -71,13 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--max-new-tokens", type=int, default=32, help="length of the continuation at most")
     add_options(generate, SteerConfig)
     evaluate = add("evaluate", _evaluate, "answer a task unsteered and under interventions, compare and tabulate")
-    evaluate.add_argument("run", type=Path, help="run folder that `categorize` wrote")
+    evaluate.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     add_options(evaluate, EvaluateCommand)
     search = add("search", _search, "search the strength alpha on a task's tuning examples; `evaluate` then uses it")
-    search.add_argument("run", type=Path, help="run folder that `categorize` wrote")
+    search.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     add_options(search, SearchCommand)
     figures = add("figures", _figures, "draw every figure that a run folder has the tables for, without a model")
-    figures.add_argument("run", type=Path, help="run folder")
+    figures.add_argument("run", type=_folder, help="run folder")
     figures.add_argument(
         "--format",
         nargs="+",
@@ -86,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help="all but html need a Chromium (default: html)",
     )
     report = add("report", _report, "write a run folder's report.html: figures, tables, methods, in one file")
-    report.add_argument("run", type=Path, help="run folder")
+    report.add_argument("run", type=_folder, help="run folder")
     report.add_argument(
         "--collect",
         action="store_true",
@@ -95,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     add_options(report, ReportConfig)
     study = add("run", _study, "run a study from a TOML file: every stage, resumable")
     study.add_argument("study", help="a TOML file, or the name of a study that comes with the package")
-    study.add_argument("--out", type=Path, default=None, help="run folder (default: runs/<name of the study>)")
+    study.add_argument("--out", type=_folder, default=None, help="run folder (default: runs/<name of the study>)")
     study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and do nothing")
     return parser
 
@@ -116,11 +150,10 @@ def _demo(arguments: argparse.Namespace) -> None:
     config = read_config(DemoConfig, arguments)
     say = _timed_say()
     say(f"starting; results go to {config.out}")
-    from clas_lens.study.folder import RunFolder
-    from clas_lens.study.run import run_demo
+    from clas_lens.study.order import run_demo
 
-    cats, layers = run_demo(config, say)
-    figure = _draw_layers(RunFolder(config.out), cats, layers)
+    run = run_demo(config, say)
+    figure = _draw_layers(run)
     from analysis.report.build import build_report
 
     say("writing the report")
@@ -130,11 +163,11 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _collect(arguments: argparse.Namespace) -> None:
     config = read_config(CollectConfig, arguments)
-    from clas_lens.study.folder import RunFolder
-    from clas_lens.study.stages import collect_stage, load_configured_corpus, load_configured_model
+    from clas_lens.study.run import Run
 
-    corpus = load_configured_corpus(config)
-    stats = collect_stage(config, RunFolder(arguments.out), load_configured_model(config), corpus)
+    run = Run(arguments.out, StudyConfig(name="run", collect=config))
+    _ = run.corpus  # what is wrong with it is said before a model is loaded
+    stats = run.statistics
     print(f"{stats!r}\nwritten to {arguments.out}; next: clas-lens categorize {arguments.out}")
     cut = {code: text["truncated"] for code, text in stats.texts.items() if text["truncated"]}
     if cut:
@@ -143,31 +176,31 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 def _categorize(arguments: argparse.Namespace) -> None:
     config = read_config(CategorizeConfig, arguments)
-    from clas_lens.study.folder import RunFolder
-    from clas_lens.study.stages import categorize_stage
+    from clas_lens.study.run import Run
 
-    run = RunFolder(arguments.run)
-    cats, layers = categorize_stage(config, run)
+    run = Run.open(arguments.run, categorize=config)
+    cats = run.categories
     shares = cats.shares().pivot(index="layer", columns="category", values="percent").round(1)
     print(shares[["dead", "language-specific", "partial-shared", "all-shared"]].to_string())
-    print(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
-    print(f"figure: {_draw_layers(run, cats, layers)}")
+    print(f"{cats!r}\nbridge layers {', '.join(map(str, run.bridge_layers))}")
+    print(f"figure: {_draw_layers(run)}")
 
 
 def _generate(arguments: argparse.Namespace) -> None:
     config = read_config(SteerConfig, arguments)
+    from dataclasses import replace
+
     from clas_lens.steering.generate import generate
     from clas_lens.steering.steer import steer
-    from clas_lens.study.folder import RunFolder
-    from clas_lens.study.stages import build_clas, load_categories, load_configured_model
+    from clas_lens.study.run import Run
+    from clas_lens.study.stages import load_configured_model
 
-    run = RunFolder(arguments.run)
-    cats, layers = load_categories(run)
+    run = Run.open(arguments.run, steer=config)
+    clas = run.clas
     if arguments.layers is not None:
-        layers = tuple(int(layer) for layer in split_values(arguments.layers))
-    clas = build_clas(config, cats, layers)
-    collected = run.collected()
-    model = load_configured_model(collected.model_copy(update={"model": arguments.model or collected.model}))
+        clas = replace(clas, layers=tuple(int(layer) for layer in split_values(arguments.layers)))
+    collect = run.config.collect
+    model = load_configured_model(collect.model_copy(update={"model": arguments.model or collect.model}))
     options: dict[str, Any] = {"max_new_tokens": arguments.max_new_tokens}
     print("unsteered:", generate(model, [arguments.prompt], **options)[0])
     with steer(model, clas, language=arguments.language):
@@ -176,38 +209,33 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     config = read_config(EvaluateCommand, arguments)
-    from clas_lens.study.folder import RunFolder
-    from clas_lens.study.stages import compare_stage, evaluate_stage, load_searches, open_run
-
-    run = RunFolder(arguments.run)
-    model, methods = open_run(run, config, config, batch_size=config.batch_size)
-    searches = {} if "alpha" in config.model_fields_set else load_searches(run, config.task, methods)
-    for name, found in searches.items():
-        print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.search}")
-    rows = evaluate_stage(config, run, model, config, methods, searches, progress=True)
-    compare_stage(run, config.task, rows, config.anchor)
-    _print_scores(config.task, rows)
+    run = _open(arguments, config)
+    for name, found in run.searches[config.task].items():
+        print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.folder.search}")
+    _print_scores(config.task, run.rows[config.task])
 
 
 def _search(arguments: argparse.Namespace) -> None:
     config = read_config(SearchCommand, arguments)
-    from clas_lens.steering.clas import Clas
-    from clas_lens.study.folder import RunFolder
-    from clas_lens.study.stages import open_run, search_stage
-
-    run = RunFolder(arguments.run)
-    model, methods = open_run(run, config, config, batch_size=config.batch_size)
-    clas = methods.get("clas")
-    if not isinstance(clas, Clas):
-        clas = None
-    if config.betas and clas is None:
+    if config.betas and "clas" not in config.methods:
         raise ValueError("betas and gammas are CLAS's: name clas among the methods")
-    searched = {name: methods[name] for name, _ in config.searched(config.fixed)}
-    results = search_stage(config, run, model, config, config, searched, clas, progress=True)
-    for name, found in results.items():
+    run = _open(arguments, config, search=part_of(config, SearchConfig))
+    for name, found in run.searches[config.task].items():
         print(f"\n{name}: chosen {', '.join(f'{key}={value:g}' for key, value in found.chosen.items())}")
         print(found.means().round(2).to_string(index=False))
         print(f"{found.passes:.0f} prompt passes; by independent runs {found.passes_independent:.0f}")
+
+
+def _open(arguments: argparse.Namespace, config: EvaluateCommand | SearchCommand, **stages: Any) -> Any:
+    """The run of a folder with the methods, strengths and task of a command."""
+    from clas_lens.study.order import refuse_early
+    from clas_lens.study.run import Run
+
+    parts: dict[str, type[StageConfig]] = {"methods": MethodsConfig, "steer": SteerConfig, "evaluate": EvaluateConfig}
+    given: dict[str, Any] = {name: part_of(config, kind) for name, kind in parts.items()}
+    run = Run.open(arguments.run, tasks=(part_of(config, TaskConfig),), **given, **stages)
+    refuse_early(run)
+    return run
 
 
 def _figures(arguments: argparse.Namespace) -> None:
@@ -223,31 +251,32 @@ def _figures(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     config = read_config(ReportConfig, arguments)
     from analysis.report.build import build_report
-    from clas_lens.study.folder import RunFolder
 
     if arguments.collect:
-        from clas_lens.study.tables import collect_for_report
+        from clas_lens.study.run import Run
+        from clas_lens.study.tables import report_tables
 
-        collect_for_report(config, RunFolder(arguments.run))
+        report_tables(Run.open(arguments.run, report=config))
     print(build_report(arguments.run))
 
 
 def _study(arguments: argparse.Namespace) -> None:
     from clas_lens.study.config import load_study
+    from clas_lens.study.order import refuse_early, run_study
     from clas_lens.study.plan import plan_study
+    from clas_lens.study.run import Run
 
     config = load_study(arguments.study)
     out = arguments.out or Path("runs") / config.name
     if arguments.dry_run:
+        refuse_early(Run(out, config), dry=True)
         plan = plan_study(config)
         print(f"{config.name}: {config.collect.model}, into {out}\n{plan.to_string(index=False)}")
         print(f"about {plan['tokens'].sum() / 1e6:.1f} million tokens and {plan['disk_mb'].sum():.0f} MB of files")
         return
-    from clas_lens.study.run import run_study
-
     say = _timed_say()
     say(f"starting {config.name}; results go to {out}")
-    for task, rows in run_study(config, out, say).items():
+    for task, rows in run_study(config, out, say).rows.items():
         _print_scores(task, rows)
     from analysis.report.build import build_report
 
@@ -265,10 +294,11 @@ def _print_scores(task: str, rows: Any) -> None:
         print("some of these examples were also used to measure or tune an intervention")
 
 
-def _draw_layers(run: Any, cats: Any, layers: Sequence[int]) -> Path:
+def _draw_layers(run: Any) -> Path:
     from analysis import layer_distribution, save_figure
 
-    return save_figure(layer_distribution(cats, bridge_layers=layers), run.figures / "layer_distribution")
+    figure = layer_distribution(run.categories, bridge_layers=run.bridge_layers)
+    return save_figure(figure, run.folder.figures / "layer_distribution")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ import clas_lens as cl
 from clas_lens.artifacts import save_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.study.config import (
-    CategorizeConfig,
     CollectConfig,
     EvaluateConfig,
     ReportConfig,
     SearchConfig,
+    StudyConfig,
     TaskConfig,
 )
 from clas_lens.study.folder import RunFolder
-from clas_lens.study.stages import categorize_stage, collect_stage
-from clas_lens.study.tables import report_data_stage
+from clas_lens.study.run import Run
+from clas_lens.study.tables import report_tables
 
 LANGUAGES = ("en", "de", "zh", "ar", "fr", "sw")
 METHODS = ("base", "clas", "random")
@@ -32,13 +32,16 @@ def full_run(root, model, *, hostile: bool = False) -> RunFolder:
     word = HOSTILE if hostile else "tea"
     texts = {code: [f"{code} {word} {n}" for n in range(12)] for code in LANGUAGES}
     corpus = cl.ParallelCorpus.from_texts(texts, ids=[f"{word} {n}" for n in range(12)])
-    stats = collect_stage(CollectConfig(model="tiny", corpus="files"), run, model, corpus, progress=False)
-    cats, layers = categorize_stage(CategorizeConfig(), run)
-    steered = {task: cl.Clas(cats, layers=layers, alpha=alpha) for task, alpha in (("xnli", -4.0), ("xquad", 2.0))}
-    for task, clas in steered.items():
+    config = StudyConfig(
+        name="full",
+        collect=CollectConfig(model="tiny", corpus="files", batch_size=8, max_tokens=64),
+        report=ReportConfig(neurons=1),
+    )
+    made = Run(root, config, model=model, corpus=corpus, progress=False)
+    for task, alpha in (("xnli", -4.0), ("xquad", 2.0)):
+        clas = cl.Clas(made.categories, layers=made.bridge_layers, alpha=alpha)
         clas.save_pretrained(run.methods / task / "clas")
-    options = {"measured": corpus, "read": corpus, "batch_size": 8, "max_tokens": 64, "progress": False}
-    report_data_stage(ReportConfig(neurons=1), run, model, stats, cats, steered, **options)
+    report_tables(made)
     rng = np.random.default_rng(0)
     named = f"random {word}" if hostile else "random"
     spoken = (*LANGUAGES, f"xx {word}") if hostile else LANGUAGES
@@ -48,7 +51,6 @@ def full_run(root, model, *, hostile: bool = False) -> RunFolder:
             rows = pd.concat([rows, rows[rows["language"] == "de"].assign(language=spoken[-1])], ignore_index=True)
         save_table(run.tables / f"{task}_rows.parquet", "evaluation rows", rows, {})
         _record(run, task, [named if name == "random" else name for name in METHODS], word)
-    save_table(run.tables / "answers.parquet", "answers", _answers(word), {})
     save_table(run.search / "xnli" / "clas.parquet", SEARCH_KIND, _searched(rng), {})
     return run
 
@@ -81,11 +83,6 @@ def _record(run: RunFolder, task: str, methods: list[str], word: str) -> None:
         f"search {task}", SearchConfig(), chosen={"clas": {"alpha": -4.0}}, examples=["a"] * 6, task=settings
     )
     run.update_manifest(f"evaluate {task}", EvaluateConfig(), **facts, overlapping=18, methods=dict.fromkeys(methods))
-
-
-def _answers(word: str) -> pd.DataFrame:
-    names = ("id", "question", "gold", "unsteered", "steered")
-    return pd.DataFrame([{"language": code, **dict.fromkeys(names, f"{word} {code}")} for code in LANGUAGES])
 
 
 def _searched(rng: np.random.Generator) -> pd.DataFrame:

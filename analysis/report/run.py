@@ -133,6 +133,6 @@ def _setting_text(names: Sequence[str], alpha: float) -> str:
 def _comparisons(rows: pd.DataFrame, anchor: str) -> list[Comparison]:
     names = [str(name) for name in rows["intervention"].unique() if name != "base"]
     languages = set(rows["language"])
-    if "base" not in set(rows["intervention"]) or languages == {anchor}:
+    if "base" not in set(rows["intervention"]) or languages == {anchor} or rows["group"].nunique() < 2:
         return []
     return [compare(rows, name, anchor=anchor if anchor in languages else None) for name in names]

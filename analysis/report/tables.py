@@ -107,12 +107,15 @@ def _token(token: str) -> str:
 
 
 def effects_table(data: RunData) -> Table | None:
-    """What the demo measured of the next token."""
-    frame = data.table("effects", "steering effects")
+    """What steering changes of the next token."""
+    frame = data.table("effects")
     if frame is None:
         return None
+    frame = frame[frame["setting"].isin(list(data.settings))]
+    settings = {"setting": frame["setting"].map(data.settings)} if len(data.settings) > 1 else {}
     shown = pd.DataFrame(
         {
+            **settings,
             "language": frame["language"],
             "KL (nats)": frame["kl"],
             "top token changed (%)": 100 * frame["top1_changed"],
@@ -176,11 +179,8 @@ def paper_answers() -> Table:
 
 
 def answer_tables(data: RunData) -> list[Table]:
-    """Answers unsteered and steered: the demo's, and XQuAD's where it was answered."""
+    """XQuAD's answers, unsteered and steered: all if they are few, else those that steering changed."""
     tables = []
-    demo = data.table("answers", "answers")
-    if demo is not None and len(demo):
-        tables.append(table_of(demo, "Questions about bundled passages", filtered=True))
     rows = data.rows.get("xquad")
     if rows is not None and {"base", MAIN} <= set(rows["intervention"]):
         sides = rows[rows["intervention"].isin(["base", MAIN])]
@@ -195,7 +195,10 @@ def answer_tables(data: RunData) -> list[Table]:
                 "F1 steered": 100 * wide["f1", MAIN].astype(float),
             }
         ).reset_index()
-        moved = frame[frame["unsteered"] != frame["steered"]].head(ANSWERED)
-        note = f"{len(moved)} answers that steering changed, of {len(frame)}."
-        tables.append(table_of(moved, "XQuAD: answers that steering changed", digits=0, note=note, filtered=True))
+        moved = frame[frame["unsteered"] != frame["steered"]]
+        note = f"Steering changed {len(moved)} answers of {len(frame)}."
+        few = len(frame) <= ANSWERED
+        title = "XQuAD: answers" if few else "XQuAD: answers that steering changed"
+        shown = frame if few else moved.head(ANSWERED)
+        tables.append(table_of(shown, title, digits=0, note=note, filtered=True))
     return tables

@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clas_lens.models.presets import EMBEDDED_MODEL
 from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific
@@ -15,7 +15,18 @@ from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Spe
 class StageConfig(BaseModel):
     """Base of all configurations."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        """Of a list of names or numbers each counts once: a second time is a slip, and would change what is averaged."""
+        if isinstance(value, tuple):
+            named = [one for one in value if isinstance(one, str | int | float)]
+            twice = [one for place, one in enumerate(named) if one in named[:place]]
+            if twice:
+                raise ValueError(f"{twice[0]!r} is there twice")
+        return value
 
 
 class CollectConfig(StageConfig):
@@ -31,7 +42,7 @@ class CollectConfig(StageConfig):
     data: str | None = Field(
         None, description="local folder or Hub id of the corpus (for 'files': <language>.txt files)"
     )
-    languages: tuple[str, ...] | None = Field(None, description="default: all that the corpus has")
+    languages: tuple[str, ...] | None = Field(None, min_length=1, description="default: all that the corpus has")
     part: Part | None = Field(None, description="only this part of the corpus (articles of XQuAD, passages of bundled)")
     limit: int | None = Field(None, ge=1, description="examples a language, sampled with the seed; default: all")
     seed: int = Field(0, description="seed of the sample")
@@ -60,13 +71,17 @@ class SteerConfig(StageConfig):
     specific: Specific = Field("union", description="whose language-specific neurons are cut")
     positions: Positions = Field("all", description="which token positions are steered")
 
+    def strengths(self) -> dict[str, Any]:
+        """Everything that `Clas` takes beside categories and layers."""
+        return {name: getattr(self, name) for name in SteerConfig.model_fields}
+
 
 class TaskConfig(StageConfig):
     """A task, its examples for tuning and its examples to report on."""
 
     task: Literal["xnli", "xquad"] = Field("xnli", description="which task")
     data: str | None = Field(None, description="local folder, Hub id or 'bundled'; default: the Hub's")
-    languages: tuple[str, ...] | None = Field(None, description="default: all that the data have")
+    languages: tuple[str, ...] | None = Field(None, min_length=1, description="default: all that the data have")
     tuning_limit: int | None = Field(200, ge=1, description="examples a language to tune on, sampled with the seed")
     limit: int | None = Field(None, ge=1, description="examples a language to report on; default: all")
     seed: int = Field(0, description="seed of the samples")
@@ -130,6 +145,7 @@ class EvaluateConfig(StageConfig):
 class ReportConfig(StageConfig):
     """What is collected for the figures of alignment and of single neurons."""
 
+    texts: Literal["measured", "bundled"] = Field("measured", description="the texts measured, or bundled sentences")
     examples: int = Field(default=100, ge=1, description="texts a language whose sentences are compared and mapped")
     neurons: int = Field(default=3, ge=1, description="neurons shown a language")
     neuron_languages: int = Field(
@@ -158,7 +174,7 @@ class StudyConfig(StageConfig):
     search: SearchConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
-    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    tasks: tuple[TaskConfig, ...] = ()
 
     @model_validator(mode="after")
     def _one_of_each_task(self) -> "StudyConfig":
@@ -199,7 +215,7 @@ def load_study(name: str | Path) -> StudyConfig:
     """
     shipped = files("clas_lens") / "data" / "studies" / f"{name}.toml"
     if Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        text = _read(Path(name))
     elif str(name) in shipped_studies():
         text = shipped.read_text(encoding="utf-8")
     else:
@@ -211,6 +227,14 @@ def load_study(name: str | Path) -> StudyConfig:
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise StudyError(f"{name}: {found}") from error
+
+
+def _read(path: Path) -> str:
+    """A file's text, with or without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
 
 
 def shipped_studies() -> tuple[str, ...]:

@@ -43,5 +43,21 @@ def read_config(kind: type[ConfigT], arguments: argparse.Namespace) -> ConfigT:
 
 
 def split_values(values: Sequence[str]) -> tuple[str, ...]:
-    """`--languages en de` and `--languages en,de` mean the same."""
-    return tuple(part for value in values for part in value.split(",") if part)
+    """`--languages en de` and `--languages en,de` mean the same.
+
+    Raises:
+        ValueError: white space around a value, which would be part of a name.
+    """
+    parts = tuple(part for value in values for part in value.split(",") if part)
+    spaced = [part for part in parts if part != part.strip()]
+    if spaced:
+        raise ValueError(f"{spaced[0]!r} has white space around it: separate values by a comma or a space alone")
+    return parts
+
+
+def part_of(command: StageConfig, kind: type[ConfigT]) -> ConfigT:
+    """The part of a command's options that one stage is configured by; what was not given stays at its default."""
+    given = {name: getattr(command, name) for name in kind.model_fields if name in command.model_fields_set}
+    defaults = {name: getattr(command, name) for name in kind.model_fields if name not in command.model_fields_set}
+    own = {name: value for name, value in defaults.items() if value != kind.model_fields[name].default}
+    return kind(**own, **given)

@@ -1,270 +1,281 @@
-"""A study: all stages in order over one run folder, from a TOML file. Killed and started again, it goes on where it was."""
+"""One run: a folder, a configuration, and everything from texts to rows, each made or read when it is first asked for."""
 
-from collections.abc import Callable, Sequence
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, content_key, resumed_table, save_table, write_text
-from clas_lens.categories.categorize import NeuronCategories
-from clas_lens.corpus.bundled import bundled_items, bundled_languages
+from clas_lens.artifacts import ArtifactError, content_key, save_table, tensor_fingerprint
+from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.tokens import require_tokenizer
-from clas_lens.evaluation.search import SearchResult
-from clas_lens.models.identity import model_fingerprint
+from clas_lens.evaluation.rows import evaluate
+from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids
 from clas_lens.models.sites import LensModel
-from clas_lens.representations.effects import measure_effects
+from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.statistics.collect import collect_statistics
+from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
-from clas_lens.steering.generate import generate, prompt_ids
-from clas_lens.steering.steer import steer
-from clas_lens.study.config import DemoConfig, ReportConfig, StudyConfig
+from clas_lens.steering.intervention import Intervention
+from clas_lens.study.config import StudyConfig, TaskConfig
 from clas_lens.study.folder import RunFolder
+from clas_lens.study.methods import Ingredients, build_methods
 from clas_lens.study.stages import (
-    build_clas,
-    categorize_stage,
-    collect_stage,
+    GRID,
+    GRID_ALPHA,
     compare_stage,
-    evaluate_stage,
     load_configured_corpus,
     load_configured_model,
-    methods_stage,
-    search_stage,
+    task_for,
 )
-from clas_lens.study.tables import WITHOUT_TASK, evaluated_clas, report_data_stage, report_layers
-from clas_lens.tasks.prompts import QA_PROMPT_VERSION, qa_prompt
+from clas_lens.vocabulary import Pool
 
 Say = Callable[[str], None]
+Interventions = Mapping[str, Intervention | None]
 
 
-def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True) -> dict[str, pd.DataFrame]:
-    """Everything, in order; returns the rows of each task.
+def silent(text: str) -> None:
+    """Say nothing."""
 
-    Raises:
-        ArtifactError: the folder holds a run of another study.
+
+class Run:
+    """A run folder and what is in it: each part is made once, from the parts above it, kept in the folder, and resumed there.
+
+    `Run(folder, config)` makes what is asked for; `Run.open(folder)` reads what `collect` and `categorize` left, and makes
+    only the stages that it is given configurations for.
+
+    Args:
+        folder: where everything lies; made if it is not there.
+        config: all stages.
+        model, corpus: those that you have already; by default what `config.collect` names.
+        say: told what is going on.
+        progress: show bars.
     """
-    run = RunFolder(out)
-    _claim(run, config)
-    say(f"loading {config.collect.model}")
-    model = load_configured_model(config.collect)
-    corpus = load_configured_corpus(config.collect)
-    say("measuring every MLP neuron in every language")
-    stats = collect_stage(config.collect, run, model, corpus, progress=progress)
-    cats, layers = categorize_stage(config.categorize, run)
-    say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
-    clas = build_clas(config.steer, cats, layers)
-    clas.save_pretrained(run.clas)
-    methods = methods_stage(
-        config.methods,
-        run,
-        model,
-        corpus,
-        stats,
-        clas,
-        max_tokens=config.collect.max_tokens,
-        batch_size=config.collect.batch_size,
-        progress=progress,
-    )
-    rows: dict[str, pd.DataFrame] = {}
-    for task in config.tasks:
-        searches: dict[str, SearchResult] = {}
-        if config.search is not None:
-            say(f"{task.task}: tuning on {task.tuning_limit or 'all'} examples a language")
-            searched = {name: methods[name] for name, _ in config.methods.searched(config.search.fixed)}
-            searches = search_stage(config.search, run, model, task, config.evaluate, searched, clas, progress=progress)
-            say("; ".join(f"{name}: alpha={searches[name].chosen['alpha']:g}" for name in searched))
-        say(f"{task.task}: reporting")
-        rows[task.task] = evaluate_stage(config.evaluate, run, model, task, methods, searches, progress=progress)
-        compare_stage(run, task.task, rows[task.task], clas.anchor)
-    say("collecting what the report shows")
-    report_data_stage(
-        config.report,
-        run,
-        model,
-        stats,
-        cats,
-        evaluated_clas(run, clas),
-        measured=corpus,
-        read=corpus.take(range(min(config.report.examples, len(corpus)))),
-        batch_size=config.collect.batch_size,
-        max_tokens=config.collect.max_tokens,
-        progress=progress,
-    )
-    return rows
 
+    def __init__(
+        self,
+        folder: str | Path,
+        config: StudyConfig,
+        *,
+        model: LensModel | None = None,
+        corpus: ParallelCorpus | None = None,
+        say: Say = silent,
+        progress: bool = True,
+    ) -> None:
+        self.folder, self.config = RunFolder(Path(folder)), config
+        self.say, self.progress = say, progress
+        self._kept: frozenset[str] = frozenset()
+        given = {"model": model, "corpus": corpus}
+        vars(self).update({name: value for name, value in given.items() if value is not None})
 
-def _claim(run: RunFolder, config: StudyConfig) -> None:
-    """A folder belongs to one study: what is in it is resumed, never mixed."""
-    if run.manifest.exists():
-        held = run.read_manifest().get("study", {}).get("config")
-        if held is not None and held != config.model_dump(mode="json"):
-            raise ArtifactError(
-                f"{run.root} holds a run of another study, or of another version of {config.name!r}. "
-                "Give --out another folder, or delete this one."
-            )
-    run.update_manifest("study", config)
+    @classmethod
+    def open(cls, folder: str | Path, *, say: Say = silent, progress: bool = True, **stages: Any) -> "Run":
+        """The run of a folder that was collected, with these stages (fields of `StudyConfig`) to do anew.
 
+        Raises:
+            ArtifactError: not a run folder, or one without statistics.
+        """
+        here = RunFolder(Path(folder))
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", here.root.resolve().name).lstrip("._-") or "run"
+        run = cls(folder, StudyConfig.model_validate({"name": name, "collect": here.collected(), **stages}))
+        run.say, run.progress = say, progress
+        run._kept = frozenset({"collect", "categorize", "steer", "search"} - stages.keys())
+        return run
 
-ANSWERS = "answers"
+    # --- what is measured ---
 
+    @cached_property
+    def model(self) -> LensModel:
+        self.say(f"loading {self.config.collect.model}")
+        return load_configured_model(self.config.collect)
 
-SHOWCASE = ("de", "es", "ru", "sw", "zh", "en")
+    @cached_property
+    def corpus(self) -> ParallelCorpus:
+        return load_configured_corpus(self.config.collect)
 
-
-def answers_stage(
-    config: DemoConfig, run: RunFolder, model: LensModel, clas: Clas, languages: Sequence[str], *, progress: bool = True
-) -> pd.DataFrame:
-    """Ask questions about bundled passages with and without steering: one row a question and language.
-
-    All languages go through in mixed batches, each row steered in its own.
-
-    Columns: language, id, question, gold, unsteered, steered.
-    """
-    path = run.tables / "answers.parquet"
-    items = [(code, item) for code in languages for item in bundled_items(code)[: config.questions]]
-    tokenizer = require_tokenizer(model)
-    prompts = [qa_prompt(tokenizer, model.cfg.model_name, item, code) for code, item in items]
-    key = content_key(clas.fingerprint(), model_fingerprint(model), prompt_ids(model, prompts), config.max_new_tokens)
-    done = resumed_table(path, ANSWERS, key)
-    if done is not None:
-        return done
-    if not items:
-        return pd.DataFrame(columns=["language", "id", "question", "gold", "unsteered", "steered"])
-    options: dict[str, Any] = {
-        "max_new_tokens": config.max_new_tokens,
-        "batch_size": 2 * config.batch_size,
-        "stop_at_newline": True,
-        "progress": progress,
-    }
-    unsteered = generate(model, prompts, **options)
-    with steer(model, clas, language=[code for code, _ in items]):
-        steered = generate(model, prompts, **options)
-    answers = pd.DataFrame(
-        {
-            "language": [code for code, _ in items],
-            "id": [item.id for _, item in items],
-            "question": [item.question for _, item in items],
-            "gold": [item.answer for _, item in items],
-            "unsteered": unsteered,
-            "steered": steered,
-        }
-    )
-    save_table(path, ANSWERS, answers, {"key": key, "prompts": QA_PROMPT_VERSION})
-    return answers
-
-
-def answer_languages(config: DemoConfig, measured: Sequence[str]) -> tuple[str, ...]:
-    """The languages to ask in: those configured, or up to six of the measured ones that the bundled corpus has.
-
-    Raises:
-        ValueError: a configured language without bundled questions.
-    """
-    known = bundled_languages()
-    if config.answer_languages is not None:
-        missing = [code for code in config.answer_languages if code not in known]
-        if missing:
-            raise ValueError(f"no bundled questions in {missing[0]!r}; available: {', '.join(known)}")
-        return config.answer_languages
-    bundled = [code for code in measured if code in known]
-    preferred = [code for code in SHOWCASE if code in bundled]
-    return tuple([*preferred, *(code for code in bundled if code not in preferred)][: len(SHOWCASE)])
-
-
-def effects_corpus(config: DemoConfig, corpus: ParallelCorpus) -> ParallelCorpus:
-    """The texts on which `demo` shows what steering changes: bundled sentences, or else the first texts measured.
-
-    Raises:
-        ValueError: the anchor is in neither.
-    """
-    wanted = list(dict.fromkeys([*corpus.languages, config.anchor]))
-    if set(wanted) <= set(bundled_languages()):
-        return ParallelCorpus.bundled(wanted, fields=("entailment",)).take(range(config.effect_texts))
-    if config.anchor not in corpus.languages:
-        raise ValueError(
-            f"the anchor {config.anchor!r} is not among the corpus's languages: {', '.join(corpus.languages)}"
+    @cached_property
+    def statistics(self) -> NeuronStatistics:
+        """Of every MLP neuron, in `statistics/`."""
+        if "collect" in self._kept:
+            return NeuronStatistics.load(self.folder.statistics, self.folder.read_manifest()["collect"]["languages"])
+        config, model = self.config.collect, self.model
+        self.say("measuring every MLP neuron in every language")
+        stats = collect_statistics(
+            model,
+            self.corpus,
+            batch_size=config.batch_size,
+            pooling=config.pooling,
+            max_tokens=config.max_tokens,
+            out=self.folder.statistics,
+            progress=self.progress,
         )
-    return corpus.take(range(min(config.effect_texts, len(corpus))))
+        self.folder.update_manifest(
+            "collect",
+            config,
+            model=dict(stats.model),
+            languages=list(stats.languages),
+            examples=list(stats.example_ids),
+            n_tokens={code: int(n) for code, n in zip(stats.languages, stats.n_tokens, strict=True)},
+            texts={code: dict(text) for code, text in stats.texts.items()},
+        )
+        return stats
+
+    # --- what is steered ---
+
+    @cached_property
+    def categories(self) -> NeuronCategories:
+        """In `categories.safetensors`, with the bridge layers in the manifest."""
+        if "categorize" in self._kept:
+            return self._kept_categories()
+        config = self.config.categorize
+        cats = categorize(self.statistics, config.threshold, config.activity)
+        layers = select_bridge_layers(cats, layers=config.layers)
+        cats.save(self.folder.categories)
+        save_table(self.folder.tables / "layer_shares.parquet", "layer shares", cats.shares(), {})
+        self.folder.update_manifest(
+            "categorize",
+            config,
+            bridge_layers=list(layers),
+            languages=list(cats.languages),
+            categories=_identity(cats),
+        )
+        self.say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
+        return cats
+
+    def _kept_categories(self) -> NeuronCategories:
+        entry, root = self.folder.read_manifest().get("categorize"), self.folder.root
+        if entry is None:
+            raise ArtifactError(f"{root} has no categories yet: clas-lens categorize {root}")
+        cats = NeuronCategories.load(self.folder.categories)
+        if self.statistics.source() != cats.source or _identity(cats) != entry["categories"]:
+            raise ArtifactError(
+                f"{root} was collected again since it was categorised, or categorising was interrupted. "
+                f"Run clas-lens categorize {root}"
+            )
+        return cats
+
+    @cached_property
+    def bridge_layers(self) -> tuple[int, ...]:
+        _ = self.categories
+        return tuple(self.folder.read_manifest()["categorize"]["bridge_layers"])
+
+    @cached_property
+    def clas(self) -> Clas:
+        """As configured; of a folder that is opened without strengths, its own where it has one."""
+        if "steer" in self._kept and self.folder.clas.is_dir():
+            return Clas.from_pretrained(self.folder.clas)
+        return Clas(self.categories, layers=self.bridge_layers, **self.config.steer.strengths())
+
+    @cached_property
+    def methods(self) -> Interventions:
+        """The configured interventions by name; None is the unsteered model."""
+        return build_methods(self.config.methods, Ingredients(self.model, self.statistics, self.clas, self._represent))
+
+    def _represent(self, layers: Sequence[int], pool: Pool) -> Representations:
+        config = self.config.collect
+        return collect_representations(
+            self.model,
+            self.corpus,
+            layers,
+            pool=pool,
+            batch_size=config.batch_size,
+            max_tokens=config.max_tokens,
+            out=self.folder.representations / f"{pool}-{'-'.join(map(str, layers))}",
+            progress=self.progress,
+        )
+
+    # --- what is answered ---
+
+    @cached_property
+    def searches(self) -> dict[str, dict[str, SearchResult]]:
+        """By task and method, in `search/<task>/<method>.parquet`: made if a search is configured, else what is there.
+
+        An alpha that was given wins over a search that is there.
+        """
+        if self.config.search is not None:
+            return {task.task: self._search(task) for task in self.config.tasks}
+        if "search" not in self._kept or "alpha" in self.config.steer.model_fields_set:
+            return {task.task: {} for task in self.config.tasks}
+        return {task.task: self._kept_searches(task.task) for task in self.config.tasks}
+
+    def _search(self, config: TaskConfig) -> dict[str, SearchResult]:
+        """The same alphas for each method, in one run; and CLAS at alpha 1 under each pair of betas and gammas (Figure 6)."""
+        search = self.config.search
+        assert search is not None
+        task = task_for(config, "tuning")
+        alphas = alpha_settings(task, search.alphas)
+        methods = {name: self.methods[name] for name, _ in self.config.methods.searched(search.fixed)}
+        grids = {name: (method, alphas) for name, method in methods.items() if method is not None}
+        if search.betas:
+            grids[GRID] = replace(self.clas, alpha=GRID_ALPHA), beta_gamma_settings(search.betas, search.gammas)
+        if not grids:
+            raise ValueError(
+                f"{task.name}: nothing to search: {', '.join(self.config.methods.methods)} have no strength that is not fixed"
+            )
+        self.say(f"{task.name}: tuning on {config.tuning_limit or 'all'} examples a language")
+        options = {**self._how(config), "out": self.folder.search / "rows"}
+        results = search_grids(self.model, task, grids, **options)
+        for name, found in results.items():
+            path = self.folder.search / task.name / f"{name}.parquet"
+            if found.passes or not path.is_file():  # what was read from files alone cost what its file says
+                found.save(path)
+        chosen = {name: dict(result.chosen) for name, result in results.items() if name != GRID}
+        facts = {"chosen": chosen, "examples": sorted(task.example_keys()), "task": task.settings(self.model)}
+        self.folder.update_manifest(f"search {task.name}", search, **facts)
+        self.say("; ".join(f"{name}: alpha={one['alpha']:g}" for name, one in chosen.items()))
+        return results
+
+    def _kept_searches(self, task: str) -> dict[str, SearchResult]:
+        found = {}
+        for name, intervention in self.methods.items():
+            path = self.folder.search / task / f"{name}.parquet"
+            if intervention is not None and path.is_file():
+                found[name] = SearchResult.load(path, intervention)
+        return found
+
+    @cached_property
+    def rows(self) -> dict[str, pd.DataFrame]:
+        """Every method's answers by task, each at its searched strength, in `rows/` and `tables/<task>_rows.parquet`."""
+        return {task.task: self._evaluate(task) for task in self.config.tasks}
+
+    def _evaluate(self, config: TaskConfig) -> pd.DataFrame:
+        found = self.searches[config.task]
+        chosen = {name: found[name].intervention if name in found else one for name, one in self.methods.items()}
+        task = task_for(config, "test")
+        self.say(f"{task.name}: reporting")
+        shutil.rmtree(self.folder.methods / task.name, ignore_errors=True)  # what lies there belongs to the rows
+        for name, intervention in chosen.items():
+            if intervention is not None:
+                intervention.save_pretrained(self.folder.methods / task.name / name)
+        rows = evaluate(self.model, task, chosen, out=self.folder.rows, **self._how(config))
+        settings = task.settings(self.model)
+        save_table(self.folder.tables / f"{task.name}_rows.parquet", "evaluation rows", rows, {"task": settings})
+        self.folder.update_manifest(
+            f"evaluate {task.name}",
+            self.config.evaluate,
+            task=settings,
+            source=config.model_dump(mode="json"),
+            languages=list(task.languages),
+            n_examples=len(task.example_keys()),
+            overlapping=int(rows["overlap"].sum()),
+            methods={name: None if one is None else one.settings() for name, one in chosen.items()},
+        )
+        compare_stage(self.folder, task.name, rows, self.clas.anchor)
+        return rows
+
+    def _how(self, config: TaskConfig) -> dict[str, Any]:
+        how = self.config.evaluate
+        return {
+            "batch_size": how.batch_size,
+            "chunk_size": how.chunk_size,
+            "allow_overlap": config.allow_overlap,
+            "progress": self.progress,
+        }
 
 
-def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> tuple[NeuronCategories, tuple[int, ...]]:
-    """Everything that `clas-lens demo` does but the figure: measure, sort, steer, compare, write."""
-    run = RunFolder(config.out)
-    corpus = load_configured_corpus(config)
-    asked, compared = answer_languages(config, corpus.languages), effects_corpus(config, corpus)
-    say(f"loading {config.model}")
-    model = load_configured_model(config)
-    say("measuring every MLP neuron in every language")
-    stats = collect_stage(config, run, model, corpus, progress=progress)
-    cats, layers = categorize_stage(config, run)
-    say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
-    clas = build_clas(config, cats, layers)
-    clas.save_pretrained(run.clas)
-    say("asking questions, unsteered and steered")
-    answers = answers_stage(config, run, model, clas, asked, progress=progress)
-    say("measuring what steering changes")
-    effects = measure_effects(
-        model,
-        clas,
-        compared,
-        batch_size=config.batch_size,
-        max_tokens=config.max_tokens,
-        out=run.rows / "effects",
-        representations=run.representations,
-        more_layers=report_layers(clas.layers, stats.n_layers),
-        progress=progress,
-    )
-    save_table(run.tables / "effects.parquet", "steering effects", effects, {})
-    run.update_manifest("demo", config, clas=clas.settings(), effects=effects.to_dict("records"))
-    write_text(run.root / "summary.md", summary(config, cats, clas, answers, effects))
-    say("collecting what the report shows")
-    report_data_stage(
-        ReportConfig(examples=len(compared), neuron_languages=4),
-        run,
-        model,
-        stats,
-        cats,
-        {WITHOUT_TASK: clas},
-        measured=corpus,
-        read=compared,
-        batch_size=config.batch_size,
-        max_tokens=config.max_tokens,
-        progress=progress,
-    )
-    return cats, layers
-
-
-def summary(
-    config: DemoConfig, cats: NeuronCategories, clas: Clas, answers: pd.DataFrame, effects: pd.DataFrame
-) -> str:
-    """The run in one page of Markdown."""
-    strength = f"alpha={clas.alpha:g}, beta={clas.beta:g}, gamma={clas.gamma:g}"
-    lines = [
-        f"# {config.model}, steered",
-        "",
-        f"{cats!r}",
-        "",
-        f"Bridge layers {', '.join(map(str, clas.layers))}; {strength}; anchor {clas.anchor}.",
-        "",
-        "## What steering changes",
-        "",
-        "KL(unsteered || steered) of the next-token distribution in nats; share of texts whose most likely next token changed; "
-        f"cosine of the sentence representation to {clas.anchor}, mean over the bridge layers.",
-        "",
-        _markdown(effects.round({"kl": 4, "top1_changed": 3, "cosine_before": 4, "cosine_after": 4})),
-        "",
-        "## Answers side by side",
-        "",
-        _markdown(answers) if len(answers) else "The bundled corpus has no questions in these languages.",
-        "",
-    ]
-    if config.corpus == "bundled":
-        lines += ["The neurons were measured on texts of the same corpus: this shows mechanics, not gains.", ""]
-    return "\n".join(lines)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        return str(value).replace("|", "\\|").replace("\n", " ")
-
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows)
+def _identity(cats: NeuronCategories) -> str:
+    return content_key(cats.header(), tensor_fingerprint(cats.active))

@@ -12,33 +12,23 @@ from clas_lens.artifacts import content_key, resumed_table, save_table
 from clas_lens.categories.browser import top_neurons, with_promoted_tokens
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.categories.views import category_moves, language_overlap, null_shares, threshold_shares
+from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.models.sites import LensModel
 from clas_lens.representations.alignment import AlignmentError, cosine_frame
-from clas_lens.representations.effects import neuron_activations
+from clas_lens.representations.effects import measure_effects, neuron_activations
 from clas_lens.representations.maps import separation_frame, tsne_frame
 from clas_lens.representations.sentences import Representations, collect_representations
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
-from clas_lens.study.config import ReportConfig, SteerConfig
 from clas_lens.study.folder import RunFolder
-from clas_lens.study.stages import build_clas, load_categories, load_configured_corpus, load_configured_model
+from clas_lens.study.run import Run
 
 KIND = "report data"
-
-
 WITHOUT_TASK = "clas"  # the setting of a run that evaluated nothing
-
-
 SHOWN = 300  # characters of a text that a hover box or a table has room for
-
-
 # Thresholds around the run's own, in units of the typical distance of an activity from it.
 BAND = (-0.5, -0.25, 0.0, 0.25, 0.5)
-
-
 RISING = (0.0, 0.5, 1.0, 2.0)
-
 
 Frame = Callable[[], pd.DataFrame]
 
@@ -53,22 +43,41 @@ def map_layer(n_layers: int) -> int:
     return max(n_layers - 2, 0)
 
 
-def evaluated_clas(run: RunFolder, clas: Clas) -> dict[str, Clas]:
+def evaluated_clas(folder: RunFolder, clas: Clas) -> dict[str, Clas]:
     """CLAS as each task was answered with it, by task; `clas` itself where nothing was answered with any."""
-    folders = sorted(run.methods.glob("*/clas"))
-    return {folder.parent.name: Clas.from_pretrained(folder) for folder in folders} or {WITHOUT_TASK: clas}
+    answered = sorted(folder.methods.glob("*/clas"))
+    return {one.parent.name: Clas.from_pretrained(one) for one in answered} or {WITHOUT_TASK: clas}
+
+
+def texts_to_read(run: Run) -> ParallelCorpus:
+    """The texts of the cosines, the maps and the single neuron's distribution: as many as the report's configuration says.
+
+    Raises:
+        ValueError: bundled sentences in a language that the bundled corpus does not have.
+    """
+    config, corpus = run.config.report, run.corpus
+    if config.texts == "measured":
+        return corpus.take(range(min(config.examples, len(corpus))))
+    wanted = list(dict.fromkeys([*corpus.languages, run.config.steer.anchor]))
+    sentences = ParallelCorpus.bundled(wanted, fields=("entailment",))
+    return sentences.take(range(min(config.examples, len(sentences))))
+
+
+def has_bundled_texts(languages: Sequence[str]) -> bool:
+    """Whether the bundled corpus has sentences in all of these languages."""
+    return set(languages) <= set(bundled_languages())
 
 
 @dataclass
 class _Tables:
     """Writes tables into a run folder, and keeps count of those that could not be made, with the reasons."""
 
-    run: RunFolder
+    folder: RunFolder
     left_out: dict[str, str] = field(default_factory=dict)
 
     def write(self, name: str, key: str, make: Frame) -> None:
         """One table, unless it is there already, made from the same inputs (`key`)."""
-        path = self.run.tables / f"{name}.parquet"
+        path = self.folder.tables / f"{name}.parquet"
         if resumed_table(path, KIND, key) is not None:
             return
         path.unlink(missing_ok=True)  # of other inputs: it must not stand beside new ones
@@ -80,68 +89,29 @@ class _Tables:
         save_table(path, KIND, table, {"key": key})
 
 
-def report_data_stage(
-    config: ReportConfig,
-    run: RunFolder,
-    model: LensModel,
-    stats: NeuronStatistics,
-    cats: NeuronCategories,
-    steered: Mapping[str, Clas],
-    *,
-    measured: ParallelCorpus,
-    read: ParallelCorpus,
-    batch_size: int,
-    max_tokens: int,
-    progress: bool = True,
-) -> None:
+def report_tables(run: Run) -> None:
     """Collect everything for the report: `representations/`, and in `tables/` a table for each figure.
 
-    Sentences are read once unsteered and once for each different intervention, at all layers that any figure needs.
-
-    Args:
-        steered: CLAS by the setting that it is shown under (a task's name, or "clas").
-        measured: the texts that `stats` were collected on.
-        read: the texts of the cosines, the maps and the single neuron's distribution, all of them.
+    CLAS is shown as the tasks were answered with it, else as the run has it. Sentences are read once unsteered and once for
+    each different intervention, at all layers that any figure needs.
     """
-    tables = _Tables(run)
-    _category_tables(tables, stats, cats)
-    made = content_key(stats.source(), cats.header(), config.neurons)
-    tables.write("top_neurons", made, partial(_top_neurons, model, stats, cats, measured, config.neurons))
+    run.say("collecting what the report shows")
+    tables = _Tables(run.folder)
+    read = texts_to_read(run)
+    steered = evaluated_clas(run.folder, run.clas)
+    _category_tables(tables, run.statistics, run.categories)
+    made = content_key(run.statistics.source(), run.categories.header(), run.config.report.neurons)
+    tables.write("top_neurons", made, partial(_top_neurons, run))
     # An intervention on generated tokens alone changes nothing in a text that is read.
     shown = {setting: clas for setting, clas in steered.items() if clas.positions != "generated"}
-    how = {"batch_size": batch_size, "max_tokens": max_tokens, "progress": progress}
     if shown:
-        _read_sentences(tables, model, stats, shown, read, **how)
-        _read_neuron(tables, model, stats, cats, next(iter(shown.values())), read, config.neuron_languages, **how)
+        _read_sentences(tables, run, shown, read)
+        _read_neuron(tables, run, next(iter(shown.values())), read)
     else:
         tables.left_out["cosine"] = "CLAS steers generated tokens only, which texts that are read do not have"
     settings = {setting: clas.settings() for setting, clas in steered.items()}
     facts = {"corpus": read.name, "examples": len(read), "steered": settings, "left_out": tables.left_out}
-    run.update_manifest("report data", config, **facts)
-
-
-def collect_for_report(config: ReportConfig, run: RunFolder, *, progress: bool = True) -> None:
-    """`report_data_stage` for a run folder that was collected and categorised, with its model and the texts measured.
-
-    CLAS is what the tasks were answered with, or else the folder's own, or else at its default strengths.
-    """
-    collected = run.collected()
-    cats, layers = load_categories(run)
-    corpus = load_configured_corpus(collected)
-    clas = Clas.from_pretrained(run.clas) if run.clas.is_dir() else build_clas(SteerConfig(), cats, layers)
-    report_data_stage(
-        config,
-        run,
-        load_configured_model(collected),
-        NeuronStatistics.load(run.statistics, cats.languages),
-        cats,
-        evaluated_clas(run, clas),
-        measured=corpus,
-        read=corpus.take(range(min(config.examples, len(corpus)))),
-        batch_size=collected.batch_size,
-        max_tokens=collected.max_tokens,
-        progress=progress,
-    )
+    run.folder.update_manifest("report data", run.config.report, **facts)
 
 
 def _category_tables(tables: _Tables, stats: NeuronStatistics, cats: NeuronCategories) -> None:
@@ -163,13 +133,12 @@ def _thresholds(stats: NeuronStatistics, cats: NeuronCategories, steps: Sequence
     return sorted(t for t in found if cats.activity != "firing_rate" or 0 <= t < 1)
 
 
-def _top_neurons(
-    model: LensModel, stats: NeuronStatistics, cats: NeuronCategories, corpus: ParallelCorpus, n: int
-) -> pd.DataFrame:
+def _top_neurons(run: Run) -> pd.DataFrame:
     """The most selective neurons of every language."""
-    frames = [top_neurons(stats, cats, corpus, code, n=n) for code in cats.languages]
+    stats, cats, n = run.statistics, run.categories, run.config.report.neurons
+    frames = [top_neurons(stats, cats, run.corpus, code, n=n) for code in cats.languages]
     table = pd.concat(frames, ignore_index=True)
-    return with_promoted_tokens(table.assign(text=table["text"].map(_shortened)), model)
+    return with_promoted_tokens(table.assign(text=table["text"].map(_shortened)), run.model)
 
 
 def _shown_neuron(stats: NeuronStatistics, cats: NeuronCategories, clas: Clas) -> tuple[int, int]:
@@ -198,56 +167,66 @@ def _few(corpus: ParallelCorpus, n: int, anchor: str) -> ParallelCorpus:
     return corpus.select([anchor, *others[::step]] if anchor in corpus.languages else others[::step])
 
 
-def _read_neuron(
-    tables: _Tables,
-    model: LensModel,
-    stats: NeuronStatistics,
-    cats: NeuronCategories,
-    clas: Clas,
-    read: ParallelCorpus,
-    n_languages: int,
-    **how: Any,
-) -> None:
+def _reading(run: Run) -> dict[str, Any]:
+    """How texts are read."""
+    config = run.config.collect
+    return {"batch_size": config.batch_size, "max_tokens": config.max_tokens, "progress": run.progress}
+
+
+def _read_neuron(tables: _Tables, run: Run, clas: Clas, read: ParallelCorpus) -> None:
     """One neuron's activation in every text, in a few languages."""
-    layer, neuron = _shown_neuron(stats, cats, clas)
-    corpus = _few(read, n_languages, clas.anchor)
+    layer, neuron = _shown_neuron(run.statistics, run.categories, clas)
+    corpus = _few(read, run.config.report.neuron_languages, clas.anchor)
     texts = {code: corpus.fingerprint(code) for code in corpus.languages}
+    limit = run.config.collect.max_tokens
     tables.write(
         "neuron_activations",
-        content_key(stats.source(), clas.fingerprint(), layer, neuron, texts, how["max_tokens"]),
-        lambda: neuron_activations(model, corpus, layer, neuron, intervention=clas, **how).assign(
+        content_key(run.statistics.source(), clas.fingerprint(), layer, neuron, texts, limit),
+        lambda: neuron_activations(run.model, corpus, layer, neuron, intervention=clas, **_reading(run)).assign(
             layer=layer, neuron=neuron
         ),
     )
 
 
-def _read_sentences(
-    tables: _Tables,
-    model: LensModel,
-    stats: NeuronStatistics,
-    steered: Mapping[str, Clas],
-    read: ParallelCorpus,
-    **how: Any,
-) -> None:
-    """Cosines at every layer that any figure needs, maps and separation at the last but one."""
+def _read_sentences(tables: _Tables, run: Run, steered: Mapping[str, Clas], read: ParallelCorpus) -> None:
+    """Effects; cosines at every layer that any figure needs; maps and separation at the last but one."""
+    n_layers = run.statistics.n_layers
     first = next(iter(steered.values()))
-    anchor, layer = first.anchor, map_layer(stats.n_layers)
-    reading = partial(collect_representations, model, read, report_layers(first.layers, stats.n_layers), **how)
-    before = reading(out=tables.run.representations / "before")
+    anchor, layer, root = first.anchor, map_layer(n_layers), run.folder.representations
+    if anchor in read.languages:
+        first_with = {clas.fingerprint(): setting for setting, clas in reversed(steered.items())}
+        measured = {setting: _effects(run, steered[setting], read, setting) for setting in first_with.values()}
+        effects = {setting: measured[first_with[clas.fingerprint()]] for setting, clas in steered.items()}
+        frame = pd.concat([table.assign(setting=name) for name, table in effects.items()], ignore_index=True)
+        tables.write("effects", content_key(frame.to_dict("records")), lambda: frame)
+    reading = partial(collect_representations, run.model, read, report_layers(first.layers, n_layers), **_reading(run))
+    before = reading(out=root / next(iter(steered)) / "before")
     after: dict[str, Representations] = {}
     for setting, clas in steered.items():
         same = [one for one in after.values() if one.intervention == clas.fingerprint()]
-        folder = tables.run.representations / ("after" if setting == WITHOUT_TASK else f"after-{setting}")
-        after[setting] = same[0] if same else reading(intervention=clas, out=folder)
+        after[setting] = same[0] if same else reading(intervention=clas, out=root / setting / "after")
     key = content_key(before.source(), before.texts, {name: one.intervention for name, one in after.items()}, anchor)
     frames: dict[str, Callable[[Representations], pd.DataFrame]] = {
         "cosine": lambda one: cosine_frame(before, one, anchor),
         "separation": lambda one: separation_frame(before, one, layer, anchor).assign(layer=layer),
         "sentence_map": lambda one: _map_points(before, one, layer, anchor),
     }
-    for name, frame in frames.items():
-        tables.write(name, key, partial(_by_setting, after, frame))
+    for name, frame_of in frames.items():
+        tables.write(name, key, partial(_by_setting, after, frame_of))
     tables.write("sentences", key, partial(_sentences, read))
+
+
+def _effects(run: Run, clas: Clas, read: ParallelCorpus, setting: str) -> pd.DataFrame:
+    """What steering changes of the next token; its one pass leaves the sentence representations that the figures need."""
+    return measure_effects(
+        run.model,
+        clas,
+        read,
+        out=run.folder.rows / "effects" / setting,
+        representations=run.folder.representations / setting,
+        more_layers=report_layers(clas.layers, run.statistics.n_layers),
+        **_reading(run),
+    )
 
 
 def _by_setting(after: Mapping[str, Representations], frame: Callable[[Representations], pd.DataFrame]) -> pd.DataFrame:

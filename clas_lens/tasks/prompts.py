@@ -4,12 +4,11 @@ Texts of data sets are never templates: braces in a context stay what they are, 
 the context of a prompt is ever cut, never its question or its answer cue.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from clas_lens.corpus.bundled import BundledItem
 from clas_lens.corpus.tokens import bos_prefix
 from clas_lens.models.presets import PRESETS
 from clas_lens.tasks.wording import Wording, load_wording
@@ -19,9 +18,6 @@ XNLI_PROMPT_VERSION = "xnli-v1"
 
 
 XQUAD_PROMPT_VERSION = "xquad-v1"
-
-
-QA_PROMPT_VERSION = "qa-v2"
 
 
 # The label digit starts a line. "Answer:" alone would put the mass on a space (Llama 3.1 and Qwen 2.5 have no token " 0");
@@ -79,13 +75,6 @@ def xquad_prompt(language: str, *, context: str, question: str, instruction: Ins
     words = _asked_in(language, instruction)
     question_line = _filled(words.xquad.question, "question", question)
     return PromptParts(f"{words.xquad.instruction}\n\n", context, f"\n\n{question_line}\n{words.answer}")
-
-
-def qa_prompt(tokenizer: PreTrainedTokenizerBase, model_name: str, item: BundledItem, language: str) -> list[int]:
-    """Token ids of the demo's question: passage, question and answer cue in the item's language, no instruction."""
-    parts = xquad_prompt(language, context=item.passage, question=item.question)
-    style: PromptStyle = "chat" if uses_chat_template(tokenizer, model_name) else "plain"
-    return list(encode_prompt(tokenizer, replace(parts, before=""), style=style).ids)
 
 
 def uses_chat_template(tokenizer: PreTrainedTokenizerBase, model_name: str) -> bool:

@@ -7,15 +7,16 @@ import torch
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import main
-from clas_lens.study.config import CategorizeConfig, CollectConfig, ReportConfig
+from clas_lens.study.config import CollectConfig, ReportConfig, SteerConfig, StudyConfig
 from clas_lens.study.folder import RunFolder
-from clas_lens.study.stages import categorize_stage, collect_stage
-from clas_lens.study.tables import WITHOUT_TASK, collect_for_report, evaluated_clas, report_data_stage, report_layers
+from clas_lens.study.run import Run
+from clas_lens.study.tables import WITHOUT_TASK, evaluated_clas, report_layers, report_tables
 
 TABLES = {
     *("null_shares", "language_overlap", "threshold_shares", "category_moves", "top_neurons"),
-    *("cosine", "separation", "sentence_map", "sentences", "neuron_activations"),
+    *("cosine", "separation", "sentence_map", "sentences", "neuron_activations", "effects", "layer_shares"),
 }
+READERS = ("corpus.reading.run_layers", "representations.effects.run_layers", "representations.effects._forward")
 HOW = {"batch_size": 4, "max_tokens": 64, "progress": False}
 
 
@@ -24,21 +25,32 @@ def clas(small_cats):
     return cl.Clas(small_cats, layers=(1,), alpha=-3.0)
 
 
-def stage(run, model, stats, cats, steered, corpus, **changes):
-    how = {"measured": corpus, "read": corpus, **HOW, **changes}
-    report_data_stage(ReportConfig(neurons=2, neuron_languages=3), run, model, stats, cats, steered, **how)
+@pytest.fixture
+def run(llama, small_corpus, tmp_path):
+    return the_run(tmp_path, llama, small_corpus)
+
+
+def the_run(root, model, corpus, *, texts=12, **steer):
+    config = StudyConfig(
+        name="tiny",
+        collect=CollectConfig(batch_size=4, max_tokens=64),
+        categorize={"layers": (1,)},
+        steer=SteerConfig(**{"alpha": -3.0, **steer}),
+        report=ReportConfig(neurons=2, neuron_languages=3, examples=texts),
+    )
+    return Run(root, config, model=model, corpus=corpus, progress=False)
 
 
 def written(run):
-    return {path.stem for path in run.tables.glob("*.parquet")}
+    return {path.stem for path in run.folder.tables.glob("*.parquet")}
 
 
-def test_everything_is_collected_once(llama, small_stats, small_cats, small_corpus, clas, tmp_path, monkeypatch):
-    run = RunFolder(tmp_path)
-    stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus)
+def test_everything_is_collected_once(run, llama, small_corpus, monkeypatch):
+    report_tables(run)
+    clas = run.clas
     assert written(run) == TABLES
-    assert run.read_manifest()["report data"]["left_out"] == {}
-    cosine = pd.read_parquet(run.tables / "cosine.parquet")
+    assert run.folder.read_manifest()["report data"]["left_out"] == {}
+    cosine = pd.read_parquet(run.folder.tables / "cosine.parquet")
     assert set(cosine["layer"]) == {1, 3}
     how = {"max_tokens": HOW["max_tokens"], "batch_size": 12, "progress": False}
     german = cl.collect_representations(llama, small_corpus, [3], intervention=clas, **how)
@@ -46,96 +58,94 @@ def test_everything_is_collected_once(llama, small_stats, small_cats, small_corp
     expected = torch.cosine_similarity(german.at("de", 3), english.at("en", 3), dim=-1).mean()
     row = cosine[(cosine["language"] == "de") & (cosine["layer"] == 3)].iloc[0]
     assert row["after"] == pytest.approx(float(expected), abs=1e-4)
-    activations = pd.read_parquet(run.tables / "neuron_activations.parquet")
+    activations = pd.read_parquet(run.folder.tables / "neuron_activations.parquet")
     assert activations["language"].nunique() == 3
     assert set(activations["layer"]) == {1}
-    for target in ("corpus.reading.run_layers", "representations.effects.run_layers"):
+    alone = cl.measure_effects(llama, clas, small_corpus, **HOW)
+    effects = pd.read_parquet(run.folder.tables / "effects.parquet")
+    pd.testing.assert_frame_equal(effects.drop(columns="setting"), alone)
+    for target in READERS:
         monkeypatch.setattr(f"clas_lens.{target}", lambda *args: pytest.fail("read again"))
-    before = {path: path.read_bytes() for path in run.tables.iterdir()}
-    stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus)
-    assert {path: path.read_bytes() for path in run.tables.iterdir()} == before
+    before = {path: path.read_bytes() for path in run.folder.tables.iterdir()}
+    report_tables(run)
+    assert {path: path.read_bytes() for path in run.folder.tables.iterdir()} == before
 
 
-def test_tasks_steered_alike_share_one_reading(llama, small_stats, small_cats, small_corpus, clas, tmp_path):
-    run = RunFolder(tmp_path)
-    stage(run, llama, small_stats, small_cats, {"xnli": clas, "xquad": clas}, small_corpus)
-    assert {folder.name for folder in run.representations.iterdir()} == {"before", "after-xnli"}
-    cosine = pd.read_parquet(run.tables / "cosine.parquet")
+def test_tasks_steered_alike_share_one_reading(run, clas):
+    for task in ("xnli", "xquad"):
+        clas.save_pretrained(run.folder.methods / task / "clas")
+    report_tables(run)
+    assert {path.name for path in (run.folder.representations / "xnli").iterdir()} == {"before", "after"}
+    assert not (run.folder.representations / "xquad").exists()
+    cosine = pd.read_parquet(run.folder.tables / "cosine.parquet")
     parts = [part.drop(columns="setting").reset_index(drop=True) for _, part in cosine.groupby("setting")]
     pd.testing.assert_frame_equal(*parts)
 
 
-def test_too_few_texts_leave_out_what_needs_more(llama, small_stats, small_cats, small_corpus, clas, tmp_path):
-    run = RunFolder(tmp_path)
-    stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus)
-    few = small_corpus.take(range(4))
-    stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus, read=few)
+def test_too_few_texts_leave_out_what_needs_more(run, llama, small_corpus, tmp_path):
+    report_tables(run)
+    report_tables(the_run(tmp_path, llama, small_corpus, texts=4))
     assert written(run) == TABLES - {"separation"}  # the old one is gone, too
-    reason = run.read_manifest()["report data"]["left_out"]["separation"]
+    reason = run.folder.read_manifest()["report data"]["left_out"]["separation"]
     assert "more than k examples" in reason
 
 
-def test_a_corpus_without_the_anchor_still_has_its_neurons(
-    llama, small_cats, small_stats, small_corpus, clas, tmp_path
-):
-    run = RunFolder(tmp_path)
-    read = small_corpus.select(["de", "zh"])
-    stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus, read=read)
-    left = run.read_manifest()["report data"]["left_out"]
+def test_a_corpus_without_the_anchor_still_has_its_neurons(llama, small_corpus, tmp_path):
+    run = the_run(tmp_path, llama, small_corpus.select(["de", "zh"]))
+    report_tables(run)
+    left = run.folder.read_manifest()["report data"]["left_out"]
     assert set(left) == {"cosine", "separation", "sentence_map"}
     assert "no anchor 'en'" in left["cosine"]
 
 
-def test_steering_of_generated_tokens_is_not_read(llama, small_stats, small_cats, small_corpus, tmp_path):
-    run = RunFolder(tmp_path)
-    clas = cl.Clas(small_cats, layers=(1,), positions="generated")
-    stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus)
-    assert "generated tokens only" in run.read_manifest()["report data"]["left_out"]["cosine"]
+def test_steering_of_generated_tokens_is_not_read(llama, small_corpus, tmp_path):
+    run = the_run(tmp_path, llama, small_corpus, positions="generated")
+    report_tables(run)
+    assert "generated tokens only" in run.folder.read_manifest()["report data"]["left_out"]["cosine"]
     assert "cosine" not in written(run)
 
 
-def test_effects_and_figures_share_one_pass(llama, small_stats, small_cats, small_corpus, clas, tmp_path, monkeypatch):
-    run = RunFolder(tmp_path)
-    layers = report_layers(clas.layers, small_stats.n_layers)
+def test_effects_and_figures_share_one_pass(run, llama, small_corpus, clas, tmp_path, monkeypatch):
+    layers = report_layers(clas.layers, 5)
     assert layers == (1, 3)
     plain = cl.measure_effects(llama, clas, small_corpus, batch_size=4, max_tokens=64, progress=False)
-    kept = cl.measure_effects(
-        llama, clas, small_corpus, representations=run.representations, more_layers=layers, out=run.rows, **HOW
-    )
+    place = {"representations": run.folder.representations / WITHOUT_TASK, "out": tmp_path / "effects"}
+    kept = cl.measure_effects(llama, clas, small_corpus, more_layers=layers, **place, **HOW)
     pd.testing.assert_frame_equal(plain, kept)
     alone = cl.collect_representations(llama, small_corpus, layers, intervention=clas, **HOW)
     with monkeypatch.context() as patch:
         patch.setattr("clas_lens.corpus.reading.run_layers", lambda *args: pytest.fail("read again"))
-        stage(run, llama, small_stats, small_cats, {WITHOUT_TASK: clas}, small_corpus)
-    found = cl.Representations.load(run.representations / "after", small_corpus.languages)
+        found = cl.collect_representations(
+            llama, small_corpus, layers, intervention=clas, out=place["representations"] / "after", **HOW
+        )
     torch.testing.assert_close(found.values, alone.values, atol=1e-5, rtol=1e-5)
-    (run.representations / "after" / "zh.safetensors").unlink()
-    again = cl.measure_effects(
-        llama, clas, small_corpus, representations=run.representations, more_layers=layers, out=run.rows, **HOW
-    )
-    assert (run.representations / "after" / "zh.safetensors").is_file()
+    (place["representations"] / "after" / "zh.safetensors").unlink()
+    again = cl.measure_effects(llama, clas, small_corpus, more_layers=layers, **place, **HOW)
+    assert (place["representations"] / "after" / "zh.safetensors").is_file()
     pd.testing.assert_frame_equal(again, kept)
 
 
 def test_clas_as_it_was_evaluated(clas, tmp_path):
-    run = RunFolder(tmp_path)
-    assert evaluated_clas(run, clas) == {WITHOUT_TASK: clas}
-    clas.save_pretrained(run.methods / "xquad" / "clas")
-    assert [*evaluated_clas(run, clas)] == ["xquad"]
-    assert evaluated_clas(run, clas)["xquad"].fingerprint() == clas.fingerprint()
+    folder = RunFolder(tmp_path)
+    assert evaluated_clas(folder, clas) == {WITHOUT_TASK: clas}
+    clas.save_pretrained(folder.methods / "xquad" / "clas")
+    assert [*evaluated_clas(folder, clas)] == ["xquad"]
+    assert evaluated_clas(folder, clas)["xquad"].fingerprint() == clas.fingerprint()
 
 
 def test_collecting_for_a_run_that_has_only_categories(folders, lens_models, tmp_path):
-    run = RunFolder(tmp_path)
     with pytest.raises(ArtifactError, match="is not a run folder"):
-        run.collected()
+        Run.open(tmp_path)
     config = CollectConfig(model=str(folders["llama"]), languages=("en", "de", "zh"), limit=4, batch_size=4)
-    corpus = cl.ParallelCorpus.bundled(config.languages).sample(4, seed=0)
-    collect_stage(config, run, lens_models["llama", "hooked"], corpus, progress=False)
-    assert run.collected() == config
-    categorize_stage(CategorizeConfig(), run)
-    collect_for_report(ReportConfig(neurons=1, examples=3), run, progress=False)
-    assert len(pd.read_parquet(run.tables / "sentences.parquet")) == 3 * 3
+    run = Run(tmp_path, StudyConfig(name="tiny", collect=config), progress=False)
+    assert run.statistics.languages == ("en", "de", "zh")
+    assert run.folder.collected() == config
+    with pytest.raises(ArtifactError, match="has no categories yet: clas-lens categorize"):
+        _ = Run.open(tmp_path).clas
+    assert Run.open(tmp_path, categorize={}).bridge_layers == run.bridge_layers
+    opened = Run.open(tmp_path, report=ReportConfig(neurons=1, examples=3), progress=False)
+    report_tables(opened)
+    assert len(pd.read_parquet(run.folder.tables / "sentences.parquet")) == 3 * 3
 
 
 def test_a_demo_can_be_steered_and_collected_again(folders, tmp_path, capsys):

@@ -1,0 +1,159 @@
+"""All stages of a run in their order: a study from a TOML file, and the demo, which is a study with defaults."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from clas_lens.artifacts import ArtifactError, write_text
+from clas_lens.corpus.bundled import bundled_languages
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.models.checkpoints import find_checkpoint
+from clas_lens.study.config import (
+    CategorizeConfig,
+    CollectConfig,
+    DemoConfig,
+    MethodsConfig,
+    ReportConfig,
+    SteerConfig,
+    StudyConfig,
+    TaskConfig,
+)
+from clas_lens.study.run import Run, Say
+from clas_lens.study.stages import task_for
+from clas_lens.study.summary import summary
+from clas_lens.study.tables import has_bundled_texts, report_tables, texts_to_read
+
+SHOWCASE = ("de", "es", "ru", "sw", "zh", "en")
+
+
+def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True) -> Run:
+    """Everything, in order. Killed and started again, it goes on where it was.
+
+    Raises:
+        ArtifactError: the folder holds a run of another study.
+        ValueError: what no stage could do with this configuration, before anything is measured.
+    """
+    run = Run(out, config, say=say, progress=progress)
+    refuse_early(run)
+    _claim(run)
+    return _run_all(run)
+
+
+def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> Run:
+    """The stages that take minutes: measure, sort, steer, answer a few questions, collect what the report shows."""
+    measured = CollectConfig(**config.model_dump(include=set(CollectConfig.model_fields) - {"limit"}))
+    corpus = Run(config.out, StudyConfig(name="demo", collect=measured)).corpus
+    limit = config.limit
+    if limit is not None and "limit" not in config.model_fields_set:
+        limit = min(limit, corpus.n_independent)  # the demo's own default, not something that was asked for
+    study = demo_study(config.model_copy(update={"limit": limit}), corpus.languages)
+    run = Run(config.out, study, say=say, progress=progress)
+    refuse_early(run)
+    run.folder.update_manifest("demo", config)
+    return _run_all(run)
+
+
+def demo_study(config: DemoConfig, languages: Sequence[str]) -> StudyConfig:
+    """The study that the demo is, for a corpus of these languages: questions are XQuAD of the bundled corpus.
+
+    Raises:
+        ValueError: a configured language without bundled questions.
+    """
+    asked = answer_languages(config, languages)
+    questions = TaskConfig(
+        task="xquad",
+        data="bundled",
+        languages=asked,
+        whole=True,
+        limit=config.questions,
+        allow_overlap=True,  # the neurons are measured on the same passages: this shows mechanics, not gains
+        max_new_tokens=config.max_new_tokens,
+        stop_at_newline=True,
+    )
+    bundled = has_bundled_texts([*languages, config.anchor])
+    parts = {
+        name: kind(**{field: getattr(config, field) for field in kind.model_fields})
+        for name, kind in (("collect", CollectConfig), ("categorize", CategorizeConfig), ("steer", SteerConfig))
+    }
+    return StudyConfig(
+        name="demo",
+        **parts,
+        methods=MethodsConfig(methods=("base", "clas")),
+        report=ReportConfig(
+            texts="bundled" if bundled else "measured", examples=config.effect_texts, neuron_languages=4
+        ),
+        tasks=(questions,) if asked else (),
+    )
+
+
+def answer_languages(config: DemoConfig, measured: Sequence[str]) -> tuple[str, ...]:
+    """The languages to ask in: those configured, or up to six of the measured ones that the bundled corpus has.
+
+    Raises:
+        ValueError: a configured language without bundled questions.
+    """
+    known = bundled_languages()
+    if config.answer_languages is not None:
+        missing = [code for code in config.answer_languages if code not in known]
+        if missing:
+            raise ValueError(f"no bundled questions in {missing[0]!r}; available: {', '.join(known)}")
+        return config.answer_languages
+    bundled = [code for code in measured if code in known]
+    preferred = [code for code in SHOWCASE if code in bundled]
+    return tuple([*preferred, *(code for code in bundled if code not in preferred)][: len(SHOWCASE)])
+
+
+def refuse_early(run: Run, *, dry: bool = False) -> None:
+    """Raise what a later stage would raise, before anything is measured: data, languages, model, folder.
+
+    Args:
+        dry: look at nothing that is not on this disk, and make no folder.
+    """
+    config = run.config
+    local = config.collect.data is None or Path(config.collect.data).exists()
+    if config.collect.corpus == "bundled" or (local and config.collect.data is not None) or not dry:
+        _check_anchor(run.corpus, config.steer.anchor)
+        texts_to_read(run)
+    for task in config.tasks:
+        if task.data == "bundled" or (task.data is not None and Path(task.data).exists()) or not dry:
+            task_for(task, "test")
+            if config.search is not None:
+                task_for(task, "tuning")
+    if dry:
+        return
+    if "model" not in vars(run):
+        find_checkpoint(config.collect.model)
+    root = run.folder.root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"the run folder {root} cannot be made: {error.strerror}. Give --out another folder."
+        ) from error
+    if not os.access(root, os.W_OK):
+        raise ArtifactError(f"the run folder {root} cannot be written to. Give --out another folder.")
+
+
+def _check_anchor(corpus: ParallelCorpus, anchor: str) -> None:
+    if anchor not in corpus.languages:
+        raise ValueError(f"the anchor {anchor!r} is not among the corpus's languages: {', '.join(corpus.languages)}")
+
+
+def _run_all(run: Run) -> Run:
+    run.clas.save_pretrained(run.folder.clas)
+    _ = run.searches, run.rows
+    report_tables(run)
+    write_text(run.folder.root / "summary.md", summary(run))
+    return run
+
+
+def _claim(run: Run) -> None:
+    """A folder belongs to one study: what is in it is resumed, never mixed."""
+    if run.folder.manifest.exists():
+        held = run.folder.read_manifest().get("study", {}).get("config")
+        if held is not None and held != run.config.model_dump(mode="json"):
+            raise ArtifactError(
+                f"{run.folder.root} holds a run of another study, or of another version of {run.config.name!r}. "
+                "Give --out another folder, or delete this one."
+            )
+    run.folder.update_manifest("study", run.config)
