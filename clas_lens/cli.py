@@ -167,7 +167,8 @@ def _collect(arguments: argparse.Namespace) -> None:
 
     run = Run(arguments.out, StudyConfig(name="run", collect=config))
     _ = run.corpus  # what is wrong with it is said before a model is loaded
-    stats = run.statistics
+    with run.folder.alone():
+        stats = run.statistics
     print(f"{stats!r}\nwritten to {arguments.out}; next: clas-lens categorize {arguments.out}")
     cut = {code: text["truncated"] for code, text in stats.texts.items() if text["truncated"]}
     if cut:
@@ -179,7 +180,8 @@ def _categorize(arguments: argparse.Namespace) -> None:
     from clas_lens.study.run import Run
 
     run = Run.open(arguments.run, categorize=config)
-    cats = run.categories
+    with run.folder.alone():
+        cats = run.categories
     shares = cats.shares().pivot(index="layer", columns="category", values="percent").round(1)
     print(shares[["dead", "language-specific", "partial-shared", "all-shared"]].to_string())
     print(f"{cats!r}\nbridge layers {', '.join(map(str, run.bridge_layers))}")
@@ -210,9 +212,10 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     config = read_config(EvaluateCommand, arguments)
     run = _open(arguments, config)
-    for name, found in run.searches[config.task].items():
-        print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.folder.search}")
-    _print_scores(config.task, run.rows[config.task])
+    with run.folder.alone():
+        for name, found in run.searches[config.task].items():
+            print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.folder.search}")
+        _print_scores(config.task, run.rows[config.task])
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -220,7 +223,9 @@ def _search(arguments: argparse.Namespace) -> None:
     if config.betas and "clas" not in config.methods:
         raise ValueError("betas and gammas are CLAS's: name clas among the methods")
     run = _open(arguments, config, search=part_of(config, SearchConfig))
-    for name, found in run.searches[config.task].items():
+    with run.folder.alone():
+        searches = run.searches[config.task]
+    for name, found in searches.items():
         print(f"\n{name}: chosen {', '.join(f'{key}={value:g}' for key, value in found.chosen.items())}")
         print(found.means().round(2).to_string(index=False))
         print(f"{found.passes:.0f} prompt passes; by independent runs {found.passes_independent:.0f}")
@@ -256,7 +261,9 @@ def _report(arguments: argparse.Namespace) -> None:
         from clas_lens.study.run import Run
         from clas_lens.study.tables import report_tables
 
-        report_tables(Run.open(arguments.run, report=config))
+        run = Run.open(arguments.run, report=config)
+        with run.folder.alone():
+            report_tables(run)
     print(build_report(arguments.run))
 
 

@@ -1,8 +1,12 @@
 """A run folder: where everything of a run lies, and the manifest of what its stages did."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from clas_lens.artifacts import ArtifactError, provenance, write_text
 from clas_lens.study.config import CollectConfig, StageConfig
@@ -53,6 +57,30 @@ class RunFolder:
     @property
     def manifest(self) -> Path:
         return self.root / "manifest.json"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """This process alone writes into the folder, while the block runs.
+
+        Raises:
+            ArtifactError: another process is writing into it, or it cannot be written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise ArtifactError(
+                f"another process is writing into {self.root}. Wait until it has ended, or give another folder."
+            ) from error
+        except OSError as error:
+            raise ArtifactError(
+                f"the run folder {self.root} cannot be written to ({error.strerror}). Give another folder."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def collected(self) -> CollectConfig:
         """How the run was collected, by whichever command.

@@ -1,6 +1,5 @@
 """All stages of a run in their order: a study from a TOML file, and the demo, which is a study with defaults."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,8 +34,9 @@ def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True
     """
     run = Run(out, config, say=say, progress=progress)
     refuse_early(run)
-    _claim(run)
-    return _run_all(run)
+    with run.folder.alone():
+        _claim(run)
+        return _run_all(run)
 
 
 def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> Run:
@@ -49,8 +49,9 @@ def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> Run:
     study = demo_study(config.model_copy(update={"limit": limit}), corpus.languages)
     run = Run(config.out, study, say=say, progress=progress)
     refuse_early(run)
-    run.folder.update_manifest("demo", config)
-    return _run_all(run)
+    with run.folder.alone():
+        run.folder.update_manifest("demo", config)
+        return _run_all(run)
 
 
 def demo_study(config: DemoConfig, languages: Sequence[str]) -> StudyConfig:
@@ -119,19 +120,8 @@ def refuse_early(run: Run, *, dry: bool = False) -> None:
             task_for(task, "test")
             if config.search is not None:
                 task_for(task, "tuning")
-    if dry:
-        return
-    if "model" not in vars(run):
+    if not dry and "model" not in vars(run):
         find_checkpoint(config.collect.model)
-    root = run.folder.root
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(
-            f"the run folder {root} cannot be made: {error.strerror}. Give --out another folder."
-        ) from error
-    if not os.access(root, os.W_OK):
-        raise ArtifactError(f"the run folder {root} cannot be written to. Give --out another folder.")
 
 
 def _check_anchor(corpus: ParallelCorpus, anchor: str) -> None:
@@ -144,7 +134,22 @@ def _run_all(run: Run) -> Run:
     _ = run.searches, run.rows
     report_tables(run)
     write_text(run.folder.root / "summary.md", summary(run))
+    _check_whole(run)
     return run
+
+
+def _check_whole(run: Run) -> None:
+    """Raise if files that were written are gone: somebody has cleared the folder while the run was on."""
+    folder = run.folder
+    wanted = [folder.categories, folder.manifest, folder.clas]
+    wanted += [folder.statistics / f"{code}.safetensors" for code in run.statistics.languages]
+    wanted += [folder.tables / f"{task}_rows.parquet" for task in run.rows]
+    gone = [path for path in wanted if not path.exists()]
+    if gone or "collect" not in folder.read_manifest():
+        raise ArtifactError(
+            f"{folder.root} was changed while the run was on: {len(gone) or 'some'} of its files are gone"
+            f"{f' (such as {gone[0].name})' if gone else ''}. Run the same command again; it makes what is missing."
+        )
 
 
 def _claim(run: Run) -> None:

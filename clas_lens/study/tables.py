@@ -194,7 +194,7 @@ def _read_sentences(tables: _Tables, run: Run, steered: Mapping[str, Clas], read
     first = next(iter(steered.values()))
     anchor, layer, root = first.anchor, map_layer(n_layers), run.folder.representations
     if anchor in read.languages:
-        first_with = {clas.fingerprint(): setting for setting, clas in reversed(steered.items())}
+        first_with = {clas.fingerprint(): setting for setting, clas in reversed(list(steered.items()))}
         measured = {setting: _effects(run, steered[setting], read, setting) for setting in first_with.values()}
         effects = {setting: measured[first_with[clas.fingerprint()]] for setting, clas in steered.items()}
         frame = pd.concat([table.assign(setting=name) for name, table in effects.items()], ignore_index=True)
