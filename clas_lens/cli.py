@@ -292,11 +292,10 @@ def _study(arguments: argparse.Namespace) -> None:
 
 
 def _print_scores(task: str, rows: Any) -> None:
-    from clas_lens.significance.compare import METRICS
-
-    scores = rows.pivot_table(index="language", columns="intervention", values=METRICS[task], sort=False)
+    metric = rows["metric"].iloc[0]
+    scores = rows.pivot_table(index="language", columns="intervention", values=metric, sort=False)
     shown = (100 * scores[list(rows["intervention"].unique())]).round(2)
-    print(f"\n{task}, {METRICS[task]} in percent\n{shown.to_string()}")
+    print(f"\n{task}, {metric} in percent\n{shown.to_string()}")
     if rows["overlap"].any():
         print("some of these examples were also used to measure or tune an intervention")
 

@@ -27,6 +27,7 @@ Missing = Literal["raise", "untouched"]
 Blend = Literal["interpolate", "add"]
 
 # tasks, methods, tests
+TaskName = Literal["xnli", "xquad"]
 PromptStyle = Literal["plain", "chat"]
 Instruction = Literal["native", "en"]
 Method = Literal[

@@ -17,6 +17,7 @@ from clas_lens.study.config import (
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.run import Run
 from clas_lens.study.tables import report_tables
+from clas_lens.tasks.known import TASKS
 
 LANGUAGES = ("en", "de", "zh", "ar", "fr", "sw")
 METHODS = ("base", "clas", "random")
@@ -64,6 +65,11 @@ def _rows(task: str, rng: np.random.Generator, word: str) -> pd.DataFrame:
             for n in range(20):
                 right = luck[n] < 0.4 + gain
                 row = {"task": task, "language": language, "intervention": method, "id": f"{n}", "group": f"{n // 2}"}
+                row |= {
+                    "title": TASKS[task].title,
+                    "metric": TASKS[task].metric,
+                    "metric_title": TASKS[task].metric_title,
+                }
                 row |= {"n_prompt_tokens": 9, "truncated": n == 0, "overlap": method == "clas" and n < 3}
                 if task == "xnli":
                     row |= {"gold": n % 3, "prediction": n % 3 if right else (n + 1) % 3, "correct": right}

@@ -19,11 +19,6 @@ from analysis.style.look import (
     signed,
 )
 
-UNITS = {"xnli": "accuracy (%)", "xquad": "token F1 (%)"}
-
-
-TASK_NAMES = {"xnli": "XNLI", "xquad": "XQuAD"}
-
 
 def alpha_curve(
     table: pd.DataFrame | Mapping[str, pd.DataFrame], *, title: str | None = None, dark: bool = False
@@ -31,7 +26,8 @@ def alpha_curve(
     """Score against alpha, mean over languages, one panel a task (Figure 5).
 
     Args:
-        table: a search table: task, alpha, beta, gamma, language, score (percent), n; of one beta and gamma. Its languages
+        table: a search table: task, alpha, beta, gamma, language, score (percent), n, and where there are
+            such the task's `title` and `metric_title`; of one beta and gamma. Its languages
             are drawn thinly behind their mean. A mapping of names (models, methods) to such tables draws their means only.
 
     Raises:
@@ -42,7 +38,7 @@ def alpha_curve(
         _require_one(rows, "beta")
         _require_one(rows, "gamma")
     tasks = list(dict.fromkeys(task for rows in series.values() for task in rows["task"]))
-    figure = make_subplots(cols=len(tasks), subplot_titles=_task_headings(tasks), horizontal_spacing=0.1)
+    figure = make_subplots(cols=len(tasks), subplot_titles=_headings(series, tasks), horizontal_spacing=0.1)
     for column, task in enumerate(tasks, start=1):
         for number, (name, rows) in enumerate(series.items()):
             part = rows[rows["task"] == task]
@@ -51,7 +47,7 @@ def alpha_curve(
             if not part.empty:
                 _add_mean(figure, part, "alpha", name or "mean over languages", number, column=column)
         figure.add_vline(x=0, line={"color": QUIET, "width": 1, "dash": "dot"}, row=1, col=column)
-        figure.update_yaxes(title=UNITS.get(str(task), "score (%)"), row=1, col=column)
+        figure.update_yaxes(title=_unit(_of_task(series, task)), row=1, col=column)
     apply_look(
         figure,
         title=title or "Score against steering strength \N{GREEK SMALL LETTER ALPHA}",
@@ -138,16 +134,15 @@ def beta_gamma_curve(
         for number, (value, part) in enumerate(rows.groupby(other)):
             _add_mean(figure, part, along, f"{names[other]} = {value:g}", number, column=column)
         figure.update_xaxes(title=f"{names[along]}", tickvals=sorted(set(rows[along])), row=1, col=column)
-    task = str(rows["task"].iloc[0])
     figure.update_traces(selector=lambda trace: trace.xaxis == "x2", legend="legend2", showlegend=True)
     apply_look(
         figure,
         title=title or "Score against the boost \N{GREEK SMALL LETTER BETA} and the cut \N{GREEK SMALL LETTER GAMMA}",
-        subtitle=f"{plain(TASK_NAMES.get(task, task))}, \N{GREEK SMALL LETTER ALPHA} = {alpha:g}, mean over languages",
+        subtitle=f"{plain(_title(rows))}, \N{GREEK SMALL LETTER ALPHA} = {alpha:g}, mean over languages",
         dark=dark,
     )
     figure.update_layout(legend2={**figure.layout.legend.to_plotly_json(), "x": 0.98, "xanchor": "right"})
-    figure.update_yaxes(title=UNITS.get(task, "score (%)"), col=1)
+    figure.update_yaxes(title=_unit(rows), col=1)
     return figure
 
 
@@ -157,5 +152,17 @@ def _require_one(rows: pd.DataFrame, column: str) -> None:
         raise ValueError(f"one {column} a curve, got {found}: choose the rows of one")
 
 
-def _task_headings(tasks: list[str]) -> list[str] | None:
-    return None if len(tasks) == 1 else [plain(TASK_NAMES.get(task, task)) for task in tasks]
+def _headings(series: Mapping[str, pd.DataFrame], tasks: list[str]) -> list[str] | None:
+    return None if len(tasks) == 1 else [plain(_title(_of_task(series, task))) for task in tasks]
+
+
+def _of_task(series: Mapping[str, pd.DataFrame], task: str) -> pd.DataFrame:
+    return pd.concat([rows[rows["task"] == task] for rows in series.values()])
+
+
+def _title(rows: pd.DataFrame) -> str:
+    return str(rows["title" if "title" in rows else "task"].iloc[0])
+
+
+def _unit(rows: pd.DataFrame) -> str:
+    return f"{plain(str(rows['metric_title'].iloc[0])) if 'metric_title' in rows else 'score'} (%)"

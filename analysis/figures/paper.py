@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.curves import TASK_NAMES
 from analysis.style.look import PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panel_row, plain, signed
-from analysis.tables.paper import PAPER_MODELS, paper_table
-
-TASKS = ("xnli", "xquad")
-
+from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, paper_table
+from clas_lens.tasks.known import TASKS
 
 MODEL_NAMES = dict(zip(PAPER_MODELS, ("Llama 3.1 8B, paper", "Qwen 2.5 7B, paper"), strict=True))
 
@@ -21,12 +18,13 @@ def paper_gains(
     """What CLAS gained in the paper, by task and language, and in one's own run.
 
     Args:
-        own: by task ("xnli", "xquad"): language, gain (points). May be empty.
+        own: by task (those of `PAPER_TASKS`): language, gain (points). May be empty.
         model: one's own model's name, for the legend.
     """
-    figure = panel_row([TASK_NAMES[task] for task in TASKS], shared_yaxes=False, horizontal_spacing=0.08)
+    named = [f"{TASKS[task].metric_title} on {TASKS[task].title}" for task in PAPER_TASKS]
+    figure = panel_row([TASKS[task].title for task in PAPER_TASKS], shared_yaxes=False, horizontal_spacing=0.08)
     tallest = 0
-    for column, task in enumerate(TASKS, start=1):
+    for column, task in enumerate(PAPER_TASKS, start=1):
         table = paper_table(task)
         series = {
             MODEL_NAMES[str(name)]: part.rename(columns={"clas_gain": "gain"}) for name, part in table.groupby("model")
@@ -41,12 +39,12 @@ def paper_gains(
         figure.update_yaxes(
             type="category", categoryorder="array", categoryarray=[plain(code) for code in order], row=1, col=column
         )
-    if "xquad" in own and "xnli" not in own:
+    if own and PAPER_TASKS[0] not in own:
         figure.data[-1].showlegend = True
     apply_look(
         figure,
         title=title or "Gain of CLAS over the unsteered model, in the paper and here",
-        subtitle="accuracy on XNLI, token F1 on XQuAD; the paper gives no intervals",
+        subtitle=f"{', '.join(named)}; the paper gives no intervals",
         dark=dark,
         width=PAGE,
         height=190 + 22 * tallest,

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from analysis.figures.curves import TASK_NAMES
-from analysis.figures.paper import TASKS
 from analysis.report.figures import run_figures
 from analysis.report.methods import methods_paragraphs, reproduce_text
 from analysis.report.page import Block, Code, Facts, Laid, Prose, Section, render_page
@@ -20,8 +18,10 @@ from analysis.report.tables import (
     separation_table,
 )
 from analysis.style.look import number
+from analysis.tables.paper import PAPER_TASKS
 from analysis.tables.views import decision_view, results_view
 from clas_lens.artifacts import write_text
+from clas_lens.study.tables import WITHOUT_TASK
 
 LEADS = {
     "categories": "Neurons sorted by the number of languages they are active in. CLAS rescales partial-shared and "
@@ -67,7 +67,7 @@ def report_sections(data: RunData) -> list[Section]:
         ("neurons", "Single neurons", [neurons or missing, *figures["neurons"]]),
         ("changes", "What steering changes", _changes(data, figures["changes"])),
         ("results", "Does it help", _results(data, figures["results"])),
-        ("paper", "Paper and yours", [*figures["paper"], *(paper_beside(data, task) for task in TASKS)]),
+        ("paper", "Paper and yours", [*figures["paper"], *(paper_beside(data, task) for task in PAPER_TASKS)]),
         ("answers", "Answers", _answers(data)),
         ("methods", "Methods", [Prose(tuple(methods_paragraphs(data)))]),
         ("reproduce", "Reproduce", [Code(reproduce_text(data))]),
@@ -95,8 +95,8 @@ def _facts(data: RunData) -> Facts:
         items.append(("bridge layers", ", ".join(map(str, data.bridge_layers))))
     for setting, one in steered.items():
         strengths = ", ".join(f"{name} {number(one[name])}" for name in ("alpha", "beta", "gamma"))
-        items.append((f"CLAS on {TASK_NAMES[setting]}" if setting in TASK_NAMES else "CLAS", strengths))
-    items.append(("tasks", ", ".join(TASK_NAMES[task] for task in data.tasks) or "none evaluated"))
+        items.append(("CLAS" if setting == WITHOUT_TASK else f"CLAS on {data.title(setting)}", strengths))
+    items.append(("tasks", ", ".join(map(data.title, data.tasks)) or "none evaluated"))
     return Facts(tuple(items))
 
 
@@ -115,5 +115,5 @@ def _results(data: RunData, figures: list[Part]) -> list[Block]:
 
 def _answers(data: RunData) -> list[Block]:
     own: list[Block] = [*answer_tables(data)]
-    none = Missing("answers", f"No answers yet. This brings them: {evaluating(data, 'xquad')}")
+    none = Missing("answers", f"No answers yet. This brings them: {evaluating(data, PAPER_TASKS[-1])}")
     return [*(own or [none]), paper_answers()]

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.figures.curves import TASK_NAMES
 from analysis.figures.layers import ACTIVITY_NAMES
 from analysis.report.run import RunData
 from clas_lens.study.config import (
@@ -59,7 +58,7 @@ def methods_paragraphs(data: RunData) -> list[tuple[str, str]]:
         ("Texts", _texts(data.facts("collect"))),
         ("Categories", _categories(data)),
         ("Steering", _steering(data)),
-        *[(f"Task {TASK_NAMES[task]}", _task(data, task)) for task in data.tasks],
+        *[(f"Task {data.title(task)}", _task(data, task)) for task in data.tasks],
         ("Statistics", _statistics(data)),
         ("Sentences", _sentences(data.facts("report data"))),
         ("Software", _software(data)),
@@ -139,12 +138,12 @@ def _task(data: RunData, task: str) -> str:
         f"{'in English' if settings['instruction'] == 'en' else 'in the language itself'}.",
         f"Compared: the unsteered model{''.join(f'; {_method(name)}' for name in entry['methods'] if name != 'base')}.",
     ]
-    if task == "xquad":
+    if "gold_lost" in base:
         sentences.append(
             f"Greedy answers of at most {settings['max_new_tokens']} tokens; contexts alone are cut to fit: "
             f"{100 * base['truncated'].mean():.1f}% were, and {100 * base['gold_lost'].mean():.1f}% lost the answer with it."
         )
-    else:
+    elif "truncated" in base:
         sentences.append(f"{100 * base['truncated'].mean():.1f}% of the prompts were cut.")
     overlap = entry["overlapping"]
     if search:

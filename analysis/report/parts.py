@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.report.run import RunData
+from analysis.tables.paper import PAPER_TASKS
 from clas_lens.study.tables import KIND as REPORT_KIND
 
 
@@ -36,7 +37,7 @@ def collecting(data: RunData) -> str:
     return f"clas-lens report {data.run.root} --collect"
 
 
-def evaluating(data: RunData, task: str = "xnli") -> str:
+def evaluating(data: RunData, task: str = PAPER_TASKS[0]) -> str:
     """The command that answers a task."""
     return f"clas-lens evaluate {data.run.root} --task {task}"
 

@@ -8,12 +8,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.alignment import gain_vs_alignment
-from analysis.figures.curves import TASK_NAMES, alpha_curve, beta_gamma_curve
+from analysis.figures.curves import alpha_curve, beta_gamma_curve
 from analysis.figures.gains import forest, gain_heatmap
 from analysis.figures.paper import paper_gains
 from analysis.report.parts import Missing, Part, collecting, evaluating, part
 from analysis.report.run import MAIN, RunData
 from analysis.style.look import plain
+from analysis.tables.paper import PAPER_TASKS
 from clas_lens.representations.alignment import fit_gain_alignment
 from clas_lens.study.stages import GRID
 
@@ -30,8 +31,8 @@ def result_figures(data: RunData) -> list[Part]:
 def _task_figures(data: RunData, task: str) -> list[Part]:
     comparison = data.main_comparison(task)
     if comparison is None:
-        return [Missing(f"forest_{task}", f"{TASK_NAMES[task]}: nothing to compare with the unsteered model.")]
-    title = f"{TASK_NAMES[task]}: gain of {plain(comparison.intervention)} over the unsteered model"
+        return [Missing(f"forest_{task}", f"{data.title(task)}: nothing to compare with the unsteered model.")]
+    title = f"{data.title(task)}: gain of {plain(comparison.intervention)} over the unsteered model"
     caption = (
         f"Intervals by a bootstrap over groups of examples, shared by all languages. {comparison.anchor or 'No language'} "
         "is the anchor, which steering does not touch."
@@ -46,7 +47,7 @@ def _without_anchor(comparison: Any) -> pd.DataFrame:
 def _curves(data: RunData) -> list[Part]:
     """Curves over alpha of the main method and of all, and over beta and gamma where they were searched."""
     if not data.searches:
-        command = f"clas-lens search {data.run.root} --task {next(iter(data.tasks), 'xnli')}"
+        command = f"clas-lens search {data.run.root} --task {next(iter(data.tasks), PAPER_TASKS[0])}"
         return [Missing("search_over_strengths", f"Not there yet. This brings it: {command}")]
     along = {name: _one_strength(table) for name, table in data.searches.items()}
     curves = {name: table for name, table in along.items() if table is not None}
@@ -96,7 +97,7 @@ def _gains(data: RunData) -> list[Part]:
             return []
         reason = data.why_missing("cosine", collecting(data))
         return [Missing("gain_vs_alignment", f"Gain against alignment needs both. {reason}")]
-    settings = [table.assign(setting=TASK_NAMES[task]) for task, table in gains.items()]
+    settings = [table.assign(setting=data.title(task)) for task, table in gains.items()]
     frame = pd.concat(settings) if len(settings) > 1 else gains[next(iter(gains))]
     heat = part(
         "gain_heatmap",

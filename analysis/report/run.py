@@ -9,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.curves import TASK_NAMES
 from analysis.style.look import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
-from clas_lens.significance.compare import METRICS, Comparison, compare
+from clas_lens.significance.compare import Comparison, compare
+from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.tables import KIND as REPORT_KIND
+from clas_lens.study.tables import WITHOUT_TASK
+from clas_lens.tasks.known import TASKS
 
 MAIN = "clas"  # the intervention that figures of one intervention show
 
@@ -75,11 +77,22 @@ class RunData:
         alike: dict[str, list[str]] = {}
         for name, one in steered.items():
             alike.setdefault(json.dumps(one, sort_keys=True), []).append(name)
-        return {names[0]: _setting_text(names, steered[names[0]]["alpha"]) for names in alike.values()}
+        titled = {names[0]: [self._setting(name) for name in names] for names in alike.values()}
+        return {first: _setting_text(titles, steered[first]["alpha"]) for first, titles in titled.items()}
+
+    def _setting(self, name: str) -> str:
+        return "CLAS" if name == WITHOUT_TASK else self.title(name)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return tuple(task for task in METRICS if (self.run.tables / f"{task}_rows.parquet").is_file())
+        """The tasks that were evaluated, those of this toolkit first."""
+        found = {path.name.removesuffix("_rows.parquet") for path in self.run.tables.glob("*_rows.parquet")}
+        return tuple(sorted(found, key=lambda task: (task not in TASKS, [*TASKS, task].index(task), task)))
+
+    def title(self, task: str) -> str:
+        """What a task is called, as its rows say."""
+        known = [facts_of_rows(self.rows[task]).title] if task in self.rows else []
+        return next(iter(known), next((one.title for name, one in TASKS.items() if name == task), task))
 
     @cached_property
     def rows(self) -> dict[str, pd.DataFrame]:
@@ -102,8 +115,7 @@ class RunData:
         """Search tables by method, its tasks together."""
         found: dict[str, list[pd.DataFrame]] = {}
         for path in sorted(self.run.search.glob("*/*.parquet")):
-            if path.parent.name in METRICS:
-                found.setdefault(path.stem, []).append(load_table(path, SEARCH_KIND)[0])
+            found.setdefault(path.stem, []).append(load_table(path, SEARCH_KIND)[0])
         return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
     @cached_property
@@ -126,7 +138,7 @@ class RunData:
 
 
 def _setting_text(names: Sequence[str], alpha: float) -> str:
-    what = " and ".join(TASK_NAMES.get(name, "CLAS") for name in names)
+    what = " and ".join(names)
     return f"{what}, \N{GREEK SMALL LETTER ALPHA} = {number(alpha)}"
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.figures.curves import TASK_NAMES
 from analysis.figures.maps import MEASURE_NAMES
 from analysis.report.run import MAIN, RunData
 from analysis.tables.paper import PAPER_MODELS, paper_outputs, paper_table
+from clas_lens.significance.pairs import facts_of_rows
+from clas_lens.tasks.known import TASKS
+from clas_lens.vocabulary import TaskName
 
 MODEL_HEADINGS = dict(zip(PAPER_MODELS, ("Llama", "Qwen"), strict=True))
 
@@ -151,7 +153,7 @@ def separation_table(data: RunData) -> Table | None:
     )
 
 
-def paper_beside(data: RunData, task: str) -> Table:
+def paper_beside(data: RunData, task: TaskName) -> Table:
     """The paper's Table 1 or 2, with this run's scores in further columns."""
     table = paper_table(task)
     frame = pd.DataFrame({"language": sorted(table["language"].unique())})
@@ -168,7 +170,7 @@ def paper_beside(data: RunData, task: str) -> Table:
             own = own.rename(columns={"baseline": "yours", "gain": heading})
             frame = frame.merge(own.drop(columns="yours") if "yours" in frame else own, on="language", how="outer")
     note = "" if task in data.tasks else f"Your columns come with: clas-lens evaluate {data.run.root} --task {task}"
-    title = f"{TASK_NAMES[task]}: {'accuracy' if task == 'xnli' else 'token F1'} in percent, gains in points"
+    title = f"{TASKS[task].title}: {TASKS[task].metric_title} in percent, gains in points"
     return table_of(frame, title, signed=gains, note=note)
 
 
@@ -179,26 +181,30 @@ def paper_answers() -> Table:
 
 
 def answer_tables(data: RunData) -> list[Table]:
-    """XQuAD's answers, unsteered and steered: all if they are few, else those that steering changed."""
-    tables = []
-    rows = data.rows.get("xquad")
-    if rows is not None and {"base", MAIN} <= set(rows["intervention"]):
-        sides = rows[rows["intervention"].isin(["base", MAIN])]
-        wide = sides.pivot(index=["language", "id"], columns="intervention", values=["prediction", "f1"])
-        gold = rows.drop_duplicates(["language", "id"]).set_index(["language", "id"])["gold"]
-        frame = pd.DataFrame(
-            {
-                "gold": gold.reindex(wide.index),
-                "unsteered": wide["prediction", "base"],
-                "steered": wide["prediction", MAIN],
-                "F1 unsteered": 100 * wide["f1", "base"].astype(float),
-                "F1 steered": 100 * wide["f1", MAIN].astype(float),
-            }
-        ).reset_index()
-        moved = frame[frame["unsteered"] != frame["steered"]]
-        note = f"Steering changed {len(moved)} answers of {len(frame)}."
-        few = len(frame) <= ANSWERED
-        title = "XQuAD: answers" if few else "XQuAD: answers that steering changed"
-        shown = frame if few else moved.head(ANSWERED)
-        tables.append(table_of(shown, title, digits=0, note=note, filtered=True))
-    return tables
+    """Answers in words, unsteered and steered: all if they are few, else those that steering changed."""
+    found = [_answers_of(rows) for rows in data.rows.values() if "n_new_tokens" in rows]
+    return [table for table in found if table is not None]
+
+
+def _answers_of(rows: pd.DataFrame) -> Table | None:
+    """The answers of one task."""
+    if not {"base", MAIN} <= set(rows["intervention"]):
+        return None
+    facts = facts_of_rows(rows)
+    sides = rows[rows["intervention"].isin(["base", MAIN])]
+    wide = sides.pivot(index=["language", "id"], columns="intervention", values=["prediction", facts.metric])
+    gold = rows.drop_duplicates(["language", "id"]).set_index(["language", "id"])["gold"]
+    frame = pd.DataFrame(
+        {
+            "gold": gold.reindex(wide.index),
+            "unsteered": wide["prediction", "base"],
+            "steered": wide["prediction", MAIN],
+            f"{facts.metric_title} unsteered": 100 * wide[facts.metric, "base"].astype(float),
+            f"{facts.metric_title} steered": 100 * wide[facts.metric, MAIN].astype(float),
+        }
+    ).reset_index()
+    moved = frame[frame["unsteered"] != frame["steered"]]
+    note = f"Steering changed {len(moved)} answers of {len(frame)}."
+    few = len(frame) <= ANSWERED
+    title = f"{facts.title}: {'answers' if few else 'answers that steering changed'}"
+    return table_of(frame if few else moved.head(ANSWERED), title, digits=0, note=note, filtered=True)

@@ -11,10 +11,12 @@ anchor is to be the model's strongest language.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from clas_lens.models.presets import PRESETS
+from clas_lens.vocabulary import TaskName
 
 # Language; then for Llama and for Qwen the base score, the gain of Int_mu and the gain of CLAS. Accuracy in percent.
 _TABLE_1 = """
@@ -53,7 +55,16 @@ zh 12.84 +0.05 -0.25 20.24 -1.24 +3.76
 """
 
 
-_TABLES = {"xnli": _TABLE_1, "xquad": _TABLE_2}
+_TABLES: Mapping[TaskName, str] = {"xnli": _TABLE_1, "xquad": _TABLE_2}
+
+
+PAPER_TASKS = tuple(_TABLES)
+
+
+PAPER_METRICS = {"xnli": "correct", "xquad": "f1"}
+
+
+PLACES = {"xnli": "Table 1", "xquad": "Table 2"}
 
 
 _SCORES = ["base", "intmu_gain", "clas_gain"]
@@ -145,7 +156,7 @@ def paper_model(name: str) -> str | None:
     return None
 
 
-def _of(tables: Mapping[str, str], task: str) -> str:
+def _of(tables: Mapping[Any, str], task: str) -> str:
     if task not in tables:
         raise ValueError(f"the paper has no table of the task {task!r}; it has: {', '.join(tables)}")
     return tables[task]

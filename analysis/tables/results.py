@@ -1,14 +1,15 @@
 """Tidy tables of one's own run: the paper's Tables 1 and 2 with intervals and its figures, and what lies under the scores."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from analysis.tables.paper import paper_model, paper_summary, paper_table
-from clas_lens.significance.compare import METRICS, Comparison, only_task
-from clas_lens.tasks.xnli import LABELS
+from analysis.tables.paper import PAPER_METRICS, paper_model, paper_summary, paper_table
+from clas_lens.significance.compare import Comparison
+from clas_lens.significance.pairs import facts_of_rows
 
 PAPER_METHODS = {"clas": "clas", "int-mu": "intmu"}
 
@@ -56,19 +57,17 @@ def decision_table(rows: pd.DataFrame) -> pd.DataFrame:
         rows: evaluation rows of one task, one a example, language and intervention.
 
     Returns:
-        One row a `language` and `intervention`, all but `n` and `answer_tokens` in percent. XNLI: `accuracy`, `macro_f1` (a
-        label that is neither there nor predicted counts as 0), `predicted_entailment`, `predicted_neutral`,
-        `predicted_contradiction`, `label_mass` (mean probability of the three label tokens together; NaN if not measured).
-        XQuAD: `f1`, `em`, `f1_segmented`, `answer_tokens` (mean new tokens), `stopped`, `gold_lost`. Both: `n`, `truncated`,
-        and `overlap` (bool: some of the examples tuned this intervention).
+        One row a `language` and `intervention`, all but `n` and `answer_tokens` in percent. Rows with a probability a label
+        (`p_<label>`, as XNLI's): `accuracy`, `macro_f1` (a label that is neither there nor predicted counts as 0),
+        `predicted_<label>`, `label_mass` (mean probability of the label tokens together; NaN if not measured). Others, as
+        XQuAD's: the metric and, where the rows have them, `f1`, `em`, `f1_segmented`, `answer_tokens` (mean new tokens),
+        `stopped`, `gold_lost`. Both: `n`, `truncated`, and `overlap` (bool: some of the examples tuned this intervention).
 
     Raises:
-        ValueError: rows of several tasks, or of another one.
+        ValueError: rows of several tasks, or rows that do not name their metric.
     """
-    task = only_task(rows)
-    if task not in METRICS:
-        raise ValueError(f"decisions are tabulated for {' and '.join(METRICS)}; these rows are of {task!r}")
-    measure = _xnli_decisions if task == "xnli" else _xquad_answers
+    metric = facts_of_rows(rows).metric
+    measure = partial(_decisions, labels=labels_of(rows)) if labels_of(rows) else partial(_answers, metric=metric)
     order = {name: place for place, name in enumerate(rows["intervention"].unique())}
     table = [
         {
@@ -76,7 +75,7 @@ def decision_table(rows: pd.DataFrame) -> pd.DataFrame:
             "intervention": intervention,
             "n": len(part),
             **measure(part),
-            "truncated": 100 * part["truncated"].mean(),
+            "truncated": 100 * part["truncated"].mean() if "truncated" in part else float("nan"),
             "overlap": "overlap" in part and bool(part["overlap"].eq(True).any()),
         }
         for (language, intervention), part in rows.groupby(["language", "intervention"])
@@ -122,7 +121,7 @@ def _over_languages(comparison: Comparison) -> list[dict[str, Any]]:
 def _paper_rows(comparison: Comparison, model: str | None) -> list[dict[str, Any]]:
     """The paper's numbers by row and language, where it has some for this model, metric and intervention."""
     name, method = paper_model(model or ""), PAPER_METHODS.get(comparison.intervention.lower().replace("_", "-"))
-    if name is None or method is None or METRICS.get(comparison.task) != comparison.metric:
+    if name is None or method is None or PAPER_METRICS.get(comparison.task) != comparison.metric:
         return []
     table, last = paper_table(comparison.task), paper_summary(comparison.task).set_index("model").loc[name]
     rows = [
@@ -142,20 +141,26 @@ def _paper_means(row: Any, method: str) -> dict[str, float]:
     return {"paper_baseline": base, "paper_score": base + gain, "paper_gain": gain}
 
 
-def _xnli_decisions(rows: pd.DataFrame) -> dict[str, float]:
-    labels = list(range(len(LABELS)))
+def labels_of(rows: pd.DataFrame) -> list[str]:
+    """The labels that the rows have a probability of, in their order; none where answers are texts."""
+    return [str(name)[2:] for name in rows if str(name).startswith("p_")]
+
+
+def _decisions(rows: pd.DataFrame, *, labels: Sequence[str]) -> dict[str, float]:
+    places = list(range(len(labels)))
     macro = f1_score(
-        rows["gold"].astype(int), rows["prediction"].astype(int), labels=labels, average="macro", zero_division=0
+        rows["gold"].astype(int), rows["prediction"].astype(int), labels=places, average="macro", zero_division=0
     )
-    shares = {f"predicted_{name}": 100 * rows["prediction"].eq(label).mean() for label, name in enumerate(LABELS)}
+    shares = {f"predicted_{name}": 100 * rows["prediction"].eq(label).mean() for label, name in enumerate(labels)}
     return {
-        "accuracy": 100 * rows["correct"].mean(),
+        "accuracy": 100 * rows["gold"].eq(rows["prediction"]).mean(),
         "macro_f1": 100 * float(macro),
         **shares,
-        "label_mass": 100 * rows["label_mass"].mean(),
+        "label_mass": 100 * rows["label_mass"].mean() if "label_mass" in rows else float("nan"),
     }
 
 
-def _xquad_answers(rows: pd.DataFrame) -> dict[str, float]:
-    shares = {name: 100 * rows[name].mean() for name in ("f1", "em", "f1_segmented", "stopped", "gold_lost")}
-    return {**shares, "answer_tokens": rows["n_new_tokens"].mean()}
+def _answers(rows: pd.DataFrame, *, metric: str) -> dict[str, float]:
+    measured = dict.fromkeys([metric, "f1", "em", "f1_segmented", "stopped", "gold_lost"])
+    shares = {name: 100 * rows[name].mean() for name in measured if name in rows}
+    return shares | ({"answer_tokens": rows["n_new_tokens"].mean()} if "n_new_tokens" in rows else {})

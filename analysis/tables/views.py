@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 from great_tables import GT, html, loc, style
 
-from analysis.tables.paper import paper_table
-from analysis.tables.results import decision_table, results_table
-from clas_lens.significance.compare import Comparison, only_task
-from clas_lens.tasks.xnli import LABELS
+from analysis.tables.paper import PLACES, paper_table
+from analysis.tables.results import decision_table, labels_of, results_table
+from clas_lens.significance.compare import Comparison
+from clas_lens.significance.pairs import RowFacts, facts_of_rows
 
 Correction = Literal["holm", "bh"]
 
@@ -19,12 +19,7 @@ Correction = Literal["holm", "bh"]
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
 
 
-TASKS = {"xnli": "XNLI", "xquad": "XQuAD"}
-
-
-PAPER_TABLES = {"xnli": "Table 1", "xquad": "Table 2"}
-
-
+# What other columns of scores than a task's own are called.
 SCORES = {"correct": "accuracy", "f1": "token F1", "em": "exact match", "f1_segmented": "segmented F1"}
 
 
@@ -35,32 +30,34 @@ TUNED = "* Tuned on some of these examples: its scores are optimistic."
 
 
 # Columns of `decision_table`, with the headings that they stand under.
-DECISIONS = {
-    "xnli": [
-        *(("score (%)", "accuracy", "accuracy"), ("score (%)", "macro F1", "macro_f1")),
-        *(("predicted (%)", name, f"predicted_{name}") for name in LABELS),
-        *(("next token (%)", "label mass", "label_mass"), ("prompt (%)", "cut", "truncated")),
-    ],
-    "xquad": [
-        *(("score (%)", "F1", "f1"), ("score (%)", "exact match", "em"), ("score (%)", "segmented F1", "f1_segmented")),
-        *(("answer", "tokens", "answer_tokens"), ("answer", "stopped (%)", "stopped")),
-        *(("prompt (%)", "cut", "truncated"), ("prompt (%)", "gold lost", "gold_lost")),
-    ],
-}
+SCORED = [("score (%)", "F1", "f1"), ("score (%)", "exact match", "em"), ("score (%)", "segmented F1", "f1_segmented")]
 
 
-DECISION_NOTES = {
-    "xnli": [
-        "Predicted: how often each label is the answer. Where a gain in accuracy comes with a shift of these shares, suspect a "
-        "change of bias; macro F1 weighs the three labels alike.",
-        "Label mass: mean probability of the three label tokens together. Cut: prompts shortened to the token limit.",
-    ],
-    "xquad": [
-        "Segmented F1 takes Chinese by the character and Thai by the grapheme; F1 splits at spaces, where they have none.",
-        "Tokens: mean length of an answer. Stopped: it ended by itself, at an end-of-text token or a newline. Cut: contexts "
-        "shortened to the token limit; gold lost: the answer was in what was cut.",
-    ],
-}
+DECISIONS = [("score (%)", "accuracy", "accuracy"), ("score (%)", "macro F1", "macro_f1")]
+
+
+DETAILS = [
+    *(("next token (%)", "label mass", "label_mass"), ("answer", "tokens", "answer_tokens")),
+    *(
+        ("answer", "stopped (%)", "stopped"),
+        ("prompt (%)", "cut", "truncated"),
+        ("prompt (%)", "gold lost", "gold_lost"),
+    ),
+]
+
+
+DECISION_NOTES = [
+    "Predicted: how often each label is the answer. Where a gain in accuracy comes with a shift of these shares, suspect a "
+    "change of bias; macro F1 weighs the labels alike.",
+    "Label mass: mean probability of the label tokens together. Cut: prompts shortened to the token limit.",
+]
+
+
+ANSWER_NOTES = [
+    "Segmented F1 takes Chinese by the character and Thai by the grapheme; F1 splits at spaces, where they have none.",
+    "Tokens: mean length of an answer. Stopped: it ended by itself, at an end-of-text token or a newline. Cut: contexts "
+    "shortened to the token limit; gold lost: the answer was in what was cut.",
+]
 
 
 class Column(NamedTuple):
@@ -94,8 +91,8 @@ def results_view(comparisons: Sequence[Comparison], *, model: str | None = None,
             "row": [_row_name(row, first.anchor) for row in parts[0]],
         }
     )
-    task, score = TASKS.get(first.task, first.task), SCORES.get(first.metric, first.metric)
-    title = f"{task}: {score} in percent, gains in percentage points"
+    score = SCORES.get(first.metric, first.metric) if first.metric_title == first.metric else first.metric_title
+    title = f"{first.title}: {score} in percent, gains in percentage points"
     subtitle = f"{len(languages)} languages, {languages['n'].iloc[0]:,} parallel examples in each"
     view = _lay_out(stub, columns, title=title, about=(model, subtitle), beside=False)
     for note in _result_notes(comparisons, correction, with_paper=any(papers)):
@@ -110,24 +107,35 @@ def decision_view(rows: pd.DataFrame, *, model: str | None = None) -> GT:
         rows: evaluation rows of one task.
         model: its name.
     """
-    task, table = only_task(rows), decision_table(rows)
+    facts, labels, table = facts_of_rows(rows), labels_of(rows), decision_table(rows)
     names = [_marked(*pair) for pair in zip(table["intervention"], table["overlap"], strict=True)]
     columns = [
         Column(spanner, label, [_number(value, digits=1) for value in table[name]], [])
-        for spanner, label, name in DECISIONS[task]
+        for spanner, label, name in _headed(table, facts, labels)
     ]
     stub = pd.DataFrame({"part": table["language"], "row": names})
     sizes = sorted(table["n"].unique())
     counts = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     subtitle = f"{counts} examples in each row"
-    what = {"xnli": "how the model decides", "xquad": "how the model answers"}[task]
-    title = f"{TASKS[task]}: {what}"
+    title = f"{facts.title}: how the model {'decides' if labels else 'answers'}"
     view = _lay_out(stub, columns, title=title, about=(model, subtitle), beside=True)
     if table["overlap"].any():
         view = view.tab_source_note(TUNED)
-    for note in DECISION_NOTES[task]:
+    for note in DECISION_NOTES if labels else ANSWER_NOTES:
         view = view.tab_source_note(note)
     return view
+
+
+def _headed(table: pd.DataFrame, facts: RowFacts, labels: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Spanner, label and name of the columns that a table of decisions has."""
+    if labels:
+        scored = DECISIONS + [("predicted (%)", name, f"predicted_{name}") for name in labels]
+    else:
+        own = (
+            () if facts.metric in [name for *_, name in SCORED] else (("score (%)", facts.metric_title, facts.metric),)
+        )
+        scored = [*own, *SCORED]
+    return [column for column in [*scored, *DETAILS] if column[2] in table]
 
 
 def _intervention_columns(
@@ -175,7 +183,7 @@ def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, 
     if with_paper:
         n_languages = paper_table(first.task)["language"].nunique()
         notes.append(
-            f"paper: {PAPER_TABLES[first.task]} of arXiv 2601.16390 (CLAS), as printed; its average, σ and p are over "
+            f"paper: {PLACES[first.task]} of arXiv 2601.16390 (CLAS), as printed; its average, σ and p are over "
             f"{n_languages} languages."
         )
     return notes

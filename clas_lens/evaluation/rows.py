@@ -70,7 +70,8 @@ def evaluate(
 
     Returns:
         One row an example, language and intervention: `task`, `language`, `intervention`, `id` (shared across languages),
-        `group`, the task's own columns (gold, prediction, scores, token counts, truncation), and `overlap`.
+        `group`, the task's own columns (gold, prediction, scores, token counts, truncation), `overlap`, and what
+        the task is called (`title`), which column counts (`metric`) and what that is called (`metric_title`).
 
     Raises:
         LeakageError: see `allow_overlap`.
@@ -165,9 +166,16 @@ class Evaluation:
         self._columns = task.columns(model)
         self._starts: dict[str, int] = {}  # of the interventions that change anything in the language at hand
         self._positions = {name: chosen.positions for name, chosen in interventions.items() if chosen is not None}
-        self._new_tokens = getattr(task, "max_new_tokens", None) if task.generates else 0
+        self._new_tokens = task.new_tokens
         self._settings = task.settings(model)
-        self._inputs = (self._settings, model_fingerprint(model), sorted(end_token_ids(model)))
+        self._inputs = (
+            task.version,
+            task.row_columns,
+            task.metric,
+            self._settings,
+            model_fingerprint(model),
+            sorted(end_token_ids(model)),
+        )
 
     def rows(self) -> pd.DataFrame:
         """Run what is not there yet and return everything."""
@@ -265,12 +273,14 @@ class Evaluation:
     def _table(self, chunk: _Chunk, name: str, answers: Sequence[Any]) -> pd.DataFrame:
         known = self._overlap[name]
         first = {"task": self.task.name, "language": chunk.language, "intervention": name}
+        facts = {"title": self.task.title, "metric": self.task.metric, "metric_title": self.task.metric_title}
         return pd.DataFrame(
             [
                 {
                     **first,
                     **self.task.row(chunk.language, example, prompt, answer),
                     "overlap": self.task.key(example) in known,
+                    **facts,
                 }
                 for example, prompt, answer in zip(chunk.examples, chunk.prompts, answers, strict=True)
             ]

@@ -17,13 +17,7 @@ from clas_lens.tasks.base import Task
 KIND = "search"
 
 
-# The axes of the paper's Figures 5 and 6.
-PAPER_ALPHAS: Mapping[str, tuple[float, ...]] = {
-    "xnli": tuple(float(alpha) for alpha in range(-8, 3)),
-    "xquad": tuple(float(alpha) for alpha in range(-4, 5)),
-}
-
-
+# The axes of the paper's Figure 6; those of Figure 5 are the tasks' own.
 PAPER_BETAS = (0.2, 0.4, 0.6)
 
 
@@ -42,7 +36,8 @@ class SearchResult:
 
     Attributes:
         table: one row a setting and language: `task`, `alpha`, `beta`, `gamma` (empty where the intervention has none),
-            `language`, `score` (percent), `n` (examples), `overlap` (whether the neurons were measured on some of them).
+            `language`, `score` (percent), `n` (examples), `overlap` (whether the neurons were measured on some of them), and
+            `title` and `metric_title` of the task.
         chosen: the best setting of the strengths that were varied: the highest mean score over the languages that are not
             the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|).
         intervention: the best setting, which remembers the examples that it was tuned on.
@@ -134,9 +129,9 @@ def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Se
     Raises:
         EvaluationError: no alphas for a task without the paper's.
     """
-    if alphas is None and task.name not in PAPER_ALPHAS:
-        raise EvaluationError(f"no default alphas for {task.name!r} (only for {', '.join(PAPER_ALPHAS)}); give alphas=")
-    return [{"alpha": float(alpha)} for alpha in (PAPER_ALPHAS[task.name] if alphas is None else alphas)]
+    if alphas is None and not task.paper_alphas:
+        raise EvaluationError(f"the task {task.name!r} has no alphas of the paper's; give alphas=")
+    return [{"alpha": float(alpha)} for alpha in (task.paper_alphas if alphas is None else alphas)]
 
 
 def beta_gamma_settings(betas: Sequence[float] = PAPER_BETAS, gammas: Sequence[float] = PAPER_GAMMAS) -> list[Setting]:
@@ -231,7 +226,7 @@ def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -
             for name, language, mean, size, overlap in scores.itertuples(index=False)
             if name in grid
         ]
-    )
+    ).assign(title=task.title, metric_title=task.metric_title)
 
 
 def _inner(intervention: Intervention) -> Intervention:

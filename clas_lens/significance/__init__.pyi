@@ -5,6 +5,8 @@ from clas_lens.significance.compare import LanguageSummary as LanguageSummary
 from clas_lens.significance.compare import compare as compare
 from clas_lens.significance.compare import summarize_languages as summarize_languages
 from clas_lens.significance.pairs import PairedScores as PairedScores
+from clas_lens.significance.pairs import RowFacts as RowFacts
+from clas_lens.significance.pairs import facts_of_rows as facts_of_rows
 from clas_lens.significance.pairs import pair_scores as pair_scores
 from clas_lens.significance.tests import benjamini_hochberg as benjamini_hochberg
 from clas_lens.significance.tests import control_p as control_p

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from clas_lens.display import bars, card, listed
-from clas_lens.significance.compare import METRICS
+from clas_lens.significance.pairs import facts_of_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,37 +15,41 @@ class RowsCard:
     Scores are percent: the mean over languages of the mean over examples.
 
     Raises:
-        ValueError: no rows, rows of several tasks, or of a task whose metric is not known.
+        ValueError: no rows, rows of several tasks, or rows that do not name their metric.
     """
 
     rows: pd.DataFrame = field(repr=False)
 
     def __post_init__(self) -> None:
-        found = sorted(map(str, self.rows["task"].unique())) if "task" in self.rows else []
-        if len(found) != 1 or found[0] not in METRICS:
-            raise ValueError(f"needs rows of one task, of {', '.join(METRICS)}; got {', '.join(found) or 'none'}")
+        facts_of_rows(self.rows)
 
     @property
     def task(self) -> str:
-        return str(self.rows["task"].iloc[0])
+        return facts_of_rows(self.rows).task
+
+    @property
+    def metric(self) -> str:
+        """The column of the scores."""
+        return facts_of_rows(self.rows).metric
 
     @property
     def scores(self) -> dict[str, float]:
         """Percent by intervention."""
-        by_language = self.rows.groupby(["intervention", "language"], sort=False)[METRICS[self.task]].mean()
+        by_language = self.rows.groupby(["intervention", "language"], sort=False)[self.metric].mean()
         means = by_language.groupby("intervention", sort=False).mean()
         return {str(name): 100 * float(score) for name, score in means.items()}
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {score:.2f}" for name, score in self.scores.items())
-        return f"RowsCard({self.task!r}, {len(self.rows)} rows, {METRICS[self.task]} in percent: {scores})"
+        return f"RowsCard({self.task!r}, {len(self.rows)} rows, {self.metric} in percent: {scores})"
 
     def _repr_html_(self) -> str:
         facts = {
             "rows": f"{len(self.rows):,}: {self.rows['id'].nunique():,} examples, one row a language and intervention",
             "languages": listed(self.rows["language"].unique().tolist()),
             "interventions": listed(self.rows["intervention"].unique().tolist()),
-            "cut to fit": f"{int(self.rows['truncated'].sum()):,} of {len(self.rows):,} rows",
         }
-        caption = f"{METRICS[self.task]}, percent, mean over languages"
-        return card("evaluation rows", self.task, facts, bars(self.scores, caption, digits=2))
+        if "truncated" in self.rows:
+            facts["cut to fit"] = f"{int(self.rows['truncated'].sum()):,} of {len(self.rows):,} rows"
+        caption = f"{facts_of_rows(self.rows).metric_title}, percent, mean over languages"
+        return card("evaluation rows", facts_of_rows(self.rows).title, facts, bars(self.scores, caption, digits=2))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from clas_lens.significance.pairs import PairedScores, pair_scores
+from clas_lens.significance.pairs import PairedScores, facts_of_rows, pair_scores
 from clas_lens.significance.tests import (
     benjamini_hochberg,
     differences,
@@ -24,8 +24,6 @@ from clas_lens.significance.tests import (
     wilcoxon_p,
 )
 from clas_lens.vocabulary import Test
-
-METRICS = {"xnli": "correct", "xquad": "f1"}
 
 
 class Interval(NamedTuple):
@@ -75,7 +73,9 @@ class Comparison:
     """
 
     task: str
+    title: str
     metric: str
+    metric_title: str
     intervention: str
     baseline: str
     anchor: str | None
@@ -103,14 +103,14 @@ def compare(
 ) -> Comparison:
     """Compare an intervention with a baseline on the same examples.
 
-    Within a language, XNLI's `correct` is tested by McNemar's exact test, which takes examples as independent (XNLI's three
+    Within a language, a metric that is true or false is tested by McNemar's exact test, which takes examples as independent (XNLI's three
     hypotheses a premise are so only roughly); any other score by sign-flips of whole groups.
 
     Args:
         rows: a row an example, language and intervention: `task`, `language`, `intervention`, `id`, `group` (examples that
             belong together; the same in every language), and the metric's column.
         anchor: the untouched language, left out of the tests over languages and their corrections; None for no such one.
-        metric: a column of shares from 0 to 1; default `correct` for XNLI and `f1` for XQuAD; other tasks must name theirs.
+        metric: a column of shares from 0 to 1; default the one that the rows' column `metric` names.
         margin: gains below this many percentage points count as none in `p_equivalent`.
 
     Raises:
@@ -119,20 +119,19 @@ def compare(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    task = only_task(rows)
-    chosen = metric or METRICS.get(task)
-    if chosen is None:
-        raise ValueError(
-            f"no metric is known for the task {task!r} (only for {', '.join(METRICS)}): name its column, metric=..."
-        )
-    pairs = pair_scores(rows, baseline, intervention, metric=chosen)
+    if intervention == baseline:
+        raise ValueError(f"{intervention!r} against itself has no gains: name two interventions of the rows")
+    facts = facts_of_rows(rows, metric=metric)
+    pairs = pair_scores(rows, baseline, intervention, metric=facts.metric)
     targets = _without_anchor(pairs.languages, anchor)
     draws = pairs.bootstrap_gains(n_boot=n_boot, seed=seed)
     before, after = (dict(zip(pairs.languages, side.mean(1), strict=True)) for side in (pairs.before, pairs.after))
-    test: Test = "McNemar" if chosen == "correct" else "sign-flip"
+    test: Test = "McNemar" if pd.api.types.is_bool_dtype(rows[facts.metric]) else "sign-flip"
     return Comparison(
-        task=task,
-        metric=chosen,
+        task=facts.task,
+        title=facts.title,
+        metric=facts.metric,
+        metric_title=facts.metric_title,
         intervention=intervention,
         baseline=baseline,
         anchor=anchor,
@@ -245,15 +244,3 @@ def _without_anchor(languages: tuple[str, ...], anchor: str | None) -> list[int]
     if not targets:
         raise ValueError(f"nothing to test: no language besides the anchor {anchor!r}")
     return targets
-
-
-def only_task(rows: pd.DataFrame) -> str:
-    """The task that all rows are of.
-
-    Raises:
-        ValueError: several tasks, or no rows.
-    """
-    found = list(rows["task"].unique())
-    if len(found) != 1:
-        raise ValueError(f"give the rows of one task; these are of: {', '.join(map(str, found)) or 'none'}")
-    return str(found[0])

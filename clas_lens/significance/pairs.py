@@ -12,6 +12,51 @@ from scipy import stats
 from clas_lens.significance.tests import DIGITS, differences
 
 
+@dataclass(frozen=True)
+class RowFacts:
+    """What evaluation rows say of their task: its name, its title, the column of its scores and what that is called."""
+
+    task: str
+    title: str
+    metric: str
+    metric_title: str
+
+
+def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
+    """The task that all rows are of, from their columns `task`, `title`, `metric` and `metric_title`.
+
+    Args:
+        rows: without `title` the task is called by its name, without `metric_title` the metric by its column.
+        metric: another column of scores than that which the rows name.
+
+    Raises:
+        ValueError: several tasks, no rows, no column `task`, or rows that name no metric or one that is not there.
+    """
+    names = _only(rows, "task")
+    chosen = metric or (_only(rows, "metric") if "metric" in rows else None)
+    if chosen is None:
+        raise ValueError(f"the rows of {names!r} do not say which column counts (no column 'metric'): give metric=")
+    if chosen not in rows:
+        raise ValueError(f"no column {chosen!r} in the rows; there are: {', '.join(map(str, rows.columns))}")
+    own = "metric" in rows and chosen == _only(rows, "metric")
+    return RowFacts(
+        names,
+        _only(rows, "title") if "title" in rows else names,
+        chosen,
+        _only(rows, "metric_title") if own and "metric_title" in rows else chosen,
+    )
+
+
+def _only(rows: pd.DataFrame, column: str) -> str:
+    """The one value of a column."""
+    if column not in rows:
+        raise ValueError(f"no column {column!r} in the rows; there are: {', '.join(map(str, rows.columns)) or 'none'}")
+    found = list(rows[column].unique())
+    if len(found) != 1:
+        raise ValueError(f"give the rows of one {column}; these are of: {', '.join(map(str, found)) or 'none'}")
+    return str(found[0])
+
+
 @dataclass(frozen=True, eq=False)
 class PairedScores:
     """Scores in percent of one set of examples, in every language, before and after an intervention.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clas_lens.models.presets import EMBEDDED_MODEL
-from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific
+from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific, TaskName
 
 
 class StageConfig(BaseModel):
@@ -79,7 +79,7 @@ class SteerConfig(StageConfig):
 class TaskConfig(StageConfig):
     """A task, its examples for tuning and its examples to report on."""
 
-    task: Literal["xnli", "xquad"] = Field("xnli", description="which task")
+    task: TaskName = Field("xnli", description="which task")
     data: str | None = Field(None, description="local folder, Hub id or 'bundled'; default: the Hub's")
     languages: tuple[str, ...] | None = Field(None, min_length=1, description="default: all that the data have")
     tuning_limit: int | None = Field(200, ge=1, description="examples a language to tune on, sampled with the seed")

@@ -15,8 +15,7 @@ from clas_lens.study.config import (
 )
 from clas_lens.study.folder import RunFolder
 from clas_lens.tasks.base import Task
-from clas_lens.tasks.xnli import XNLI
-from clas_lens.tasks.xquad import XQuAD
+from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import Use
 
 
@@ -53,33 +52,7 @@ GRID_ALPHA = 1.0  # the paper's, in Figure 6
 
 def task_for(config: TaskConfig, use: Use) -> Task:
     """The configured task with its examples for tuning or to report on."""
-    limit = config.tuning_limit if use == "tuning" else config.limit
-    languages = config.languages or ()
-    match config.task:
-        case "xnli":
-            return XNLI(
-                config.data or "facebook/xnli",
-                languages,
-                split="validation" if use == "tuning" else "test",
-                limit=limit,
-                seed=config.seed,
-                instruction=config.instruction,
-                style=config.style,
-                max_tokens=config.max_tokens,
-            )
-        case "xquad":
-            return XQuAD(
-                config.data or "google/xquad",
-                languages,
-                part=None if config.whole else use,
-                limit=limit,
-                seed=config.seed,
-                instruction=config.instruction,
-                style=config.style,
-                max_tokens=config.max_tokens,
-                max_new_tokens=config.max_new_tokens,
-                stop_at_newline=config.stop_at_newline,
-            )
+    return TASKS[config.task].from_config(config, use)
 
 
 def compare_stage(run: RunFolder, task: str, rows: pd.DataFrame, anchor: str) -> pd.DataFrame:

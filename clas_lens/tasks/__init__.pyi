@@ -1,6 +1,7 @@
 from clas_lens.tasks.base import Example as Example
 from clas_lens.tasks.base import Task as Task
 from clas_lens.tasks.base import TaskError as TaskError
+from clas_lens.tasks.known import TASKS as TASKS
 from clas_lens.tasks.prompts import EncodedPrompt as EncodedPrompt
 from clas_lens.tasks.prompts import PromptParts as PromptParts
 from clas_lens.tasks.prompts import encode_prompt as encode_prompt

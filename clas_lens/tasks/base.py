@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items
@@ -11,7 +11,7 @@ from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.prompts import EncodedPrompt, uses_chat_template
-from clas_lens.vocabulary import Part, PromptStyle
+from clas_lens.vocabulary import Instruction, Part, PromptStyle, Use
 
 
 class TaskError(ValueError):
@@ -47,8 +47,38 @@ class Task(Protocol):
         ...
 
     @property
+    def title(self) -> str:
+        """Its name in tables and figures."""
+        ...
+
+    @property
     def metric(self) -> str:
         """The column of its rows that counts, in [0, 1]."""
+        ...
+
+    @property
+    def metric_title(self) -> str:
+        """What that column is called in tables and figures, such as "accuracy"."""
+        ...
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The columns that `row` fills."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of answering and scoring; saved rows of another version are answered again."""
+        ...
+
+    @property
+    def paper_alphas(self) -> tuple[float, ...]:
+        """The strengths that a search takes unless told others; empty if it must be told."""
+        ...
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens an answer has at most; 0 if the prompt's own logits are the answer."""
         ...
 
     @property
@@ -101,6 +131,62 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class TaskOptions(Protocol):
+    """What a study says of a task; each task takes from it what it knows."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def languages(self) -> tuple[str, ...] | None: ...
+    @property
+    def tuning_limit(self) -> int | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def whole(self) -> bool: ...
+    @property
+    def instruction(self) -> Instruction: ...
+    @property
+    def style(self) -> PromptStyle | None: ...
+    @property
+    def max_tokens(self) -> int | None: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def stop_at_newline(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a task will take, known without its data: languages, examples in each, tokens a prompt, new tokens at most.
+
+    Tokens are averages over the languages with Llama 3.1's tokenizer, instruction included.
+    """
+
+    languages: int
+    examples: int
+    tokens: int
+    new_tokens: int = 0
+
+    def under(self, options: TaskOptions, use: Use) -> "Expected":
+        """Of these the languages and examples that are asked for, in prompts no longer than asked for."""
+        limit = limit_of(options, use)
+        return replace(
+            self,
+            languages=len(options.languages) if options.languages else self.languages,
+            examples=min(self.examples, limit) if limit else self.examples,
+            tokens=min(self.tokens, options.max_tokens or self.tokens),
+        )
+
+
+def limit_of(options: TaskOptions, use: Use) -> int | None:
+    """How many examples a language are asked for."""
+    return options.tuning_limit if use == "tuning" else options.limit
+
+
 def prompt_style(model: LensModel, style: PromptStyle | None) -> PromptStyle:
     """As asked, else chat for instruct models and plain for base models."""
     if style is not None:
@@ -131,7 +217,12 @@ class ParallelTask:
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     metric: ClassVar[str]
+    metric_title: ClassVar[str]
+    row_columns: ClassVar[tuple[str, ...]]
+    version: ClassVar[int]
+    paper_alphas: ClassVar[tuple[float, ...]] = ()
     languages: tuple[str, ...]
     dataset: str
     chosen: Mapping[str, tuple[Example, ...]]

@@ -10,9 +10,19 @@ from clas_lens.corpus.bundled import bundled_items, bundled_languages
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
-from clas_lens.tasks.base import Example, ParallelTask, TaskError, prompt_settings, prompt_style, room
+from clas_lens.tasks.base import (
+    Example,
+    Expected,
+    ParallelTask,
+    TaskError,
+    TaskOptions,
+    limit_of,
+    prompt_settings,
+    prompt_style,
+    room,
+)
 from clas_lens.tasks.prompts import XNLI_PROMPT_VERSION, EncodedPrompt, encode_prompt, resolve_label_ids, xnli_prompt
-from clas_lens.vocabulary import Instruction, PromptStyle
+from clas_lens.vocabulary import Instruction, PromptStyle, Use
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -54,9 +64,38 @@ class XNLI(ParallelTask):
     units: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "xnli"
+    title: ClassVar[str] = "XNLI"
     metric: ClassVar[str] = "correct"
-
+    metric_title: ClassVar[str] = "accuracy"
+    row_columns: ClassVar[tuple[str, ...]] = (
+        *("id", "group", "gold", "prediction", "correct", *(f"p_{label}" for label in LABELS)),
+        *("label_mass", "n_prompt_tokens", "truncated"),
+    )
+    version: ClassVar[int] = 1
+    paper_alphas: ClassVar[tuple[float, ...]] = tuple(float(alpha) for alpha in range(-8, 3))  # of its Figure 5
+    new_tokens: ClassVar[int] = 0
     generates: ClassVar[bool] = False
+
+    @classmethod
+    def from_config(cls, config: TaskOptions, use: Use) -> "XNLI":
+        """The examples of a study to tune on, or to report on."""
+        return cls(
+            config.data or "facebook/xnli",
+            config.languages or (),
+            split="validation" if use == "tuning" else "test",
+            limit=limit_of(config, use),
+            seed=config.seed,
+            instruction=config.instruction,
+            style=config.style,
+            max_tokens=config.max_tokens,
+        )
+
+    @classmethod
+    def expected(cls, config: TaskOptions, use: Use) -> Expected:
+        """How much `from_config` will bring."""
+        if config.data == "bundled":
+            return Expected(16, {"tuning": 12, "test": 30}[use], tokens=170).under(config, use)
+        return Expected(15, {"tuning": 2490, "test": 5010}[use], tokens=150).under(config, use)
 
     def __post_init__(self) -> None:
         if self.split not in ("validation", "test"):

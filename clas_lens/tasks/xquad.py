@@ -10,10 +10,20 @@ from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.generate import first_line, greedy
-from clas_lens.tasks.base import Example, ParallelTask, TaskError, prompt_settings, prompt_style, room
+from clas_lens.tasks.base import (
+    Example,
+    Expected,
+    ParallelTask,
+    TaskError,
+    TaskOptions,
+    limit_of,
+    prompt_settings,
+    prompt_style,
+    room,
+)
 from clas_lens.tasks.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, encode_prompt, xquad_prompt
 from clas_lens.tasks.scores import f1_segmented, squad_em, squad_f1
-from clas_lens.vocabulary import Instruction, Part, PromptStyle
+from clas_lens.vocabulary import Instruction, Part, PromptStyle, Use
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,45 @@ class XQuAD(ParallelTask):
     units: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "xquad"
+    title: ClassVar[str] = "XQuAD"
     metric: ClassVar[str] = "f1"
+    metric_title: ClassVar[str] = "token F1"
+    row_columns: ClassVar[tuple[str, ...]] = (
+        *("id", "group", "gold", "prediction", "f1", "em", "f1_segmented"),
+        *("n_prompt_tokens", "n_new_tokens", "stopped", "truncated", "gold_lost"),
+    )
+    version: ClassVar[int] = 1
+    paper_alphas: ClassVar[tuple[float, ...]] = tuple(float(alpha) for alpha in range(-4, 5))  # of its Figure 5
+
+    @classmethod
+    def from_config(cls, config: TaskOptions, use: Use) -> "XQuAD":
+        """The examples of a study to tune on, or to report on."""
+        return cls(
+            config.data or "google/xquad",
+            config.languages or (),
+            part=None if config.whole else use,
+            limit=limit_of(config, use),
+            seed=config.seed,
+            instruction=config.instruction,
+            style=config.style,
+            max_tokens=config.max_tokens,
+            max_new_tokens=config.max_new_tokens,
+            stop_at_newline=config.stop_at_newline,
+        )
+
+    @classmethod
+    def expected(cls, config: TaskOptions, use: Use) -> Expected:
+        """How much `from_config` will bring; XQuAD's parts are those of split seed 0."""
+        part = "whole" if config.whole else use
+        if config.data == "bundled":
+            found = Expected(16, {"tuning": 4, "test": 10, "whole": 24}[part], 130, config.max_new_tokens)
+        else:
+            found = Expected(12, {"tuning": 210, "test": 434, "whole": 1190}[part], 350, config.max_new_tokens)
+        return found.under(config, use)
+
+    @property
+    def new_tokens(self) -> int:
+        return self.max_new_tokens
 
     @property
     def generates(self) -> bool:

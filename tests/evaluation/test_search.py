@@ -34,7 +34,9 @@ def test_equal_to_independent_runs_with_fewer_layers(model, small_cats, task):
         pd.testing.assert_series_equal(searched, alone[searched.index], check_names=False)
     assert found.passes_independent == 3 * 12
     assert found.passes == pytest.approx(4 + 8 * (3 + 3 * 2) / 5), "English, the anchor, is run once for all"
-    assert list(found.table.columns) == ["task", "alpha", "beta", "gamma", "language", "score", "n", "overlap"]
+    assert list(found.table.columns) == [
+        *("task", "alpha", "beta", "gamma", "language", "score", "n", "overlap", "title", "metric_title")
+    ]
     assert (found.table["n"] == 4).all()
     assert (found.table["beta"] == 0.4).all()
 

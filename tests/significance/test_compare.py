@@ -31,6 +31,7 @@ def make_rows(scores, *, task="xquad", metric="f1", **more):
             "id": f"q{i}",
             "group": f"p{i // 2}",
             metric: score,
+            "metric": metric,
             **more,
         }
         for intervention, languages in scores.items()
@@ -221,10 +222,16 @@ def test_xnli_uses_mcnemar_and_says_when_tuned_on_the_same_examples():
 
 
 def test_an_identical_run_is_no_difference(rows):
-    result = compare(rows, "base")
+    base = rows[rows["intervention"] == "base"]
+    result = compare(pd.concat([base, base.assign(intervention="again")]), "again")
     assert (result.languages[["gain", "ci_low", "ci_high", "p_equivalent"]] == 0).all(axis=None)
     assert (result.languages["p"] == 1).all()
     assert (result.summary.gain, result.summary.p_t, result.targets) == (0, 1, (0, 0, 0))
+
+
+def test_a_method_against_itself_is_refused(rows):
+    with pytest.raises(ValueError, match="'base' against itself has no gains"):
+        compare(rows, "base")
 
 
 def test_the_interval_is_seeded_and_like_the_normal_one(rows):
@@ -282,8 +289,11 @@ def test_groups_of_unequal_size_weigh_by_their_examples():
 
 
 def test_a_task_of_ones_own_names_its_metric(rows):
-    own = compare(rows.assign(task="mine").rename(columns={"f1": "score"}), "clas", metric="score", n_boot=50)
-    assert (own.task, own.metric) == ("mine", "score")
+    mine = rows.assign(task="mine").rename(columns={"f1": "score"})
+    own = compare(mine.drop(columns="metric"), "clas", metric="score", n_boot=50)
+    assert (own.task, own.title, own.metric, own.metric_title) == ("mine", "mine", "score", "score")
+    told = compare(mine.assign(metric="score", title="Mine", metric_title="share"), "clas", n_boot=50)
+    assert (told.title, told.metric, told.metric_title) == ("Mine", "score", "share")
     assert own.languages.equals(compare(rows, "clas", n_boot=50).languages)
 
 
@@ -312,7 +322,11 @@ def test_row_order_does_not_matter(rows):
         (lambda rows: rows.assign(f1=np.nan), "'f1' of 'base' must be a share"),
         (lambda rows: rows.drop(columns="group"), "no column 'group'"),
         (lambda rows: rows.assign(task=["xquad", "xnli"] * 120), "rows of one task; these are of: xquad, xnli"),
-        (lambda rows: rows.assign(task="xcopa"), r"no metric is known for the task 'xcopa' \(only for xnli, xquad\)"),
+        (lambda rows: rows.drop(columns="metric"), r"rows of 'xquad' do not say which column counts .*: give metric="),
+        (lambda rows: rows.assign(metric="em"), "no column 'em' in the rows; there are: task, language"),
+        (lambda rows: rows.drop(columns="task"), "no column 'task' in the rows; there are: language"),
+        (lambda rows: pd.DataFrame(), "no column 'task' in the rows; there are: none"),
+        (lambda rows: rows.head(0), "rows of one task; these are of: none"),
         (lambda rows: rows[rows["intervention"] == "base"], "no rows of intervention 'clas'; there are: base"),
         (lambda rows: rows[rows["language"] != "en"], "no scores in the anchor 'en'; there are: de, th"),
     ],

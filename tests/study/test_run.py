@@ -20,8 +20,9 @@ from clas_lens.baselines.load import load_intervention
 from clas_lens.study.config import StudyConfig, StudyError, TaskConfig, load_study, shipped_studies
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.order import run_study
-from clas_lens.study.plan import _examples, plan_study
+from clas_lens.study.plan import plan_study
 from clas_lens.study.stages import task_for
+from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import Method
 
 STUDY = """
@@ -208,7 +209,8 @@ def test_plans_count_what_is_asked_for():
 def test_the_tasks_of_a_study_and_its_plan_agree_on_real_data(task, use):
     """With the default of 200 tuning examples, which XQuAD's tuning articles must have."""
     config = TaskConfig(task=task, data=str(shared_data("data", task)), languages=("en", "zh"))
-    assert (2, len(task_for(config, use))) == _examples(config, use)
+    expected = TASKS[task].expected(config, use)
+    assert (2, len(task_for(config, use))) == (expected.languages, expected.examples)
 
 
 @pytest.mark.parametrize(
