@@ -29,7 +29,7 @@ from clas_lens.corpus.parallel import ParallelCorpus as ParallelCorpus
 from clas_lens.corpus.reading import NonFiniteActivationError as NonFiniteActivationError
 from clas_lens.corpus.sources import CorpusError as CorpusError
 from clas_lens.evaluation.leakage import LeakageError as LeakageError
-from clas_lens.evaluation.rows import EvaluationError as EvaluationError
+from clas_lens.evaluation.plan import EvaluationError as EvaluationError
 from clas_lens.evaluation.rows import evaluate as evaluate
 from clas_lens.evaluation.search import SearchResult as SearchResult
 from clas_lens.evaluation.search import search_alpha as search_alpha

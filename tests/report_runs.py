@@ -16,6 +16,7 @@ from clas_lens.study.config import (
 )
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.run import Run
+from clas_lens.study.stages import compare_stage
 from clas_lens.study.tables import report_tables
 from clas_lens.tasks.known import TASKS
 
@@ -51,6 +52,7 @@ def full_run(root, model, *, hostile: bool = False) -> RunFolder:
         if hostile:
             rows = pd.concat([rows, rows[rows["language"] == "de"].assign(language=spoken[-1])], ignore_index=True)
         save_table(run.tables / f"{task}_rows.parquet", "evaluation rows", rows, {})
+        compare_stage(run, task, rows, "en")
         _record(run, task, [named if name == "random" else name for name in METHODS], word)
     save_table(run.search / "xnli" / "clas.parquet", SEARCH_KIND, _searched(rng), {})
     return run

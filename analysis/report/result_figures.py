@@ -31,7 +31,9 @@ def result_figures(data: RunData) -> list[Part]:
 def _task_figures(data: RunData, task: str) -> list[Part]:
     comparison = data.main_comparison(task)
     if comparison is None:
-        return [Missing(f"forest_{task}", f"{data.title(task)}: nothing to compare with the unsteered model.")]
+        reason = f"{data.title(task)}: not compared with the unsteered model: {data.why_not_compared(task)}."
+        reason = f"{data.title(task)}: not compared with the unsteered model: {data.why_not_compared(task)}."
+        return [Missing(f"forest_{task}", reason)]
     title = f"{data.title(task)}: gain of {plain(comparison.intervention)} over the unsteered model"
     caption = (
         f"Intervals by a bootstrap over groups of examples, shared by all languages. {comparison.anchor or 'No language'} "

@@ -12,7 +12,8 @@ import pandas as pd
 from analysis.style.look import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
-from clas_lens.significance.compare import Comparison, compare
+from clas_lens.significance.compare import Comparison
+from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.tables import KIND as REPORT_KIND
@@ -102,8 +103,18 @@ class RunData:
 
     @cached_property
     def comparisons(self) -> dict[str, list[Comparison]]:
-        """Every intervention against the unsteered model, by task; a task without either has none."""
-        return {task: _comparisons(rows, self.anchor) for task, rows in self.rows.items()}
+        """Every intervention against the unsteered model, by task; a task that was not compared has none."""
+        return {task: found for task, (found, _) in self._compared.items()}
+
+    @cached_property
+    def _compared(self) -> dict[str, tuple[list[Comparison], str | None]]:
+        paths = {task: self.run.comparisons(task) for task in self.tasks}
+        none: tuple[list[Comparison], str | None] = ([], None)
+        return {task: load_comparisons(path) if path.is_file() else none for task, path in paths.items()}
+
+    def why_not_compared(self, task: str) -> str:
+        """Why a task has no comparisons."""
+        return self._compared[task][1] or f"it was not; run clas-lens evaluate {self.run.root} --task {task} again"
 
     def main_comparison(self, task: str) -> Comparison | None:
         """That of CLAS, or else of the first intervention there is."""
@@ -140,11 +151,3 @@ class RunData:
 def _setting_text(names: Sequence[str], alpha: float) -> str:
     what = " and ".join(names)
     return f"{what}, \N{GREEK SMALL LETTER ALPHA} = {number(alpha)}"
-
-
-def _comparisons(rows: pd.DataFrame, anchor: str) -> list[Comparison]:
-    names = [str(name) for name in rows["intervention"].unique() if name != "base"]
-    languages = set(rows["language"])
-    if "base" not in set(rows["intervention"]) or languages == {anchor} or rows["group"].nunique() < 2:
-        return []
-    return [compare(rows, name, anchor=anchor if anchor in languages else None) for name in names]

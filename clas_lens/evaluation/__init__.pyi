@@ -5,7 +5,7 @@ from clas_lens.evaluation.leakage import LeakageError as LeakageError
 from clas_lens.evaluation.leakage import check_overlap as check_overlap
 from clas_lens.evaluation.leakage import examples_behind as examples_behind
 from clas_lens.evaluation.leakage import overlapping as overlapping
-from clas_lens.evaluation.rows import EvaluationError as EvaluationError
+from clas_lens.evaluation.plan import EvaluationError as EvaluationError
 from clas_lens.evaluation.rows import evaluate as evaluate
 from clas_lens.evaluation.search import SearchResult as SearchResult
 from clas_lens.evaluation.search import alpha_settings as alpha_settings

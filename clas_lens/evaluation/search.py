@@ -9,7 +9,8 @@ import pandas as pd
 
 from clas_lens.artifacts import load_table, save_table
 from clas_lens.baselines.load import Tuned
-from clas_lens.evaluation.rows import Evaluation, EvaluationError
+from clas_lens.evaluation.plan import EvaluationError
+from clas_lens.evaluation.rows import run_evaluation
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.intervention import Intervention
 from clas_lens.tasks.base import Task
@@ -175,10 +176,9 @@ def search_grids(
     if not grids:
         raise EvaluationError("no grids given: name an intervention and the settings to score it at")
     runs = {name: _named_settings(name, intervention, settings) for name, (intervention, settings) in grids.items()}
-    run = Evaluation(model, task, {name: one for grid in runs.values() for name, one in grid.items()}, **options)
-    rows = run.rows()
+    run = run_evaluation(model, task, {name: one for grid in runs.values() for name, one in grid.items()}, **options)
     scores = (
-        rows.groupby(["intervention", "language"], sort=False)
+        run.rows.groupby(["intervention", "language"], sort=False)
         .agg(mean=(task.metric, "mean"), n=(task.metric, "size"), overlap=("overlap", "any"))
         .reset_index()
     )
@@ -189,8 +189,8 @@ def search_grids(
         chosen = {strength: float(best[strength]) for strength in settings[0]}
         before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
         tuned = Tuned(_at(_inner(intervention), chosen), task.example_keys() | before)
-        answered = float(sum(run.answered[setting] for setting in runs[name]))
-        passes = run.count.passes * answered / max(run.answered.total(), 1)
+        answered = float(sum(run.answers[setting] for setting in runs[name]))
+        passes = run.passes * answered / max(run.answers.total(), 1)
         results[name] = SearchResult(table, chosen, tuned, passes, answered)
     return results
 

@@ -43,7 +43,10 @@ class LanguageSummary:
         baseline, gain: means over all languages, the anchor among them; `gain` in percentage points.
         relative_gain: `gain` in percent of `baseline`; None where that is 0.
         sigma_baseline, sigma: standard deviation (ddof=1) over languages without the anchor; None for one language.
-        p_t, p_wilcoxon, p_sign_flip: two-sided paired tests over languages without the anchor; `p_t` is None for one.
+        p_t, p_wilcoxon, p_sign_flip: two-sided paired tests over languages without the anchor, from one gain a language. They
+            hold for the given examples only: translations of one example rise and fall together, so other examples could
+            move all languages at once (`Comparison.targets` resamples examples, and says how much). `p_t` is None for one
+            language and for gains that are all alike and not 0.
     """
 
     n_languages: int
@@ -103,8 +106,8 @@ def compare(
 ) -> Comparison:
     """Compare an intervention with a baseline on the same examples.
 
-    Within a language, a metric that is true or false is tested by McNemar's exact test, which takes examples as independent (XNLI's three
-    hypotheses a premise are so only roughly); any other score by sign-flips of whole groups.
+    Within a language, a metric that is true or false is tested by McNemar's exact test, which takes examples as independent
+    (XNLI's three hypotheses a premise are so only roughly); any other score by sign-flips of whole groups.
 
     Args:
         rows: a row an example, language and intervention: `task`, `language`, `intervention`, `id`, `group` (examples that

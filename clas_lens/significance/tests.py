@@ -19,11 +19,15 @@ def differences(before: Float[np.ndarray, "*shape"], after: Float[np.ndarray, "*
 
 
 def paired_t_p(gains: Float[np.ndarray, "pair"]) -> float | None:
-    """Two-sided paired t-test. Gains all alike: 1 if they are 0, else 0 (the limit); fewer than two: None."""
+    """Two-sided paired t-test of gains, as independent draws. Fewer than two: None; all 0: 1.
+
+    Gains all alike but not 0: None. Their spread is 0, and t would be infinite and p 0 even for two languages that both won
+    a single example: without spread nothing says how much a gain varies.
+    """
     if len(gains) < 2:
         return None
     if np.ptp(gains) == 0:
-        return float(gains[0] == 0)
+        return None if gains[0] else 1.0
     return float(stats.ttest_1samp(gains, 0.0).pvalue)
 
 

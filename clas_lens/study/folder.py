@@ -58,6 +58,10 @@ class RunFolder:
     def manifest(self) -> Path:
         return self.root / "manifest.json"
 
+    def comparisons(self, task: str) -> Path:
+        """What `compare_stage` made of a task's rows."""
+        return self.tables / f"{task}_comparison.parquet"
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """This process alone writes into the folder, while the block runs.

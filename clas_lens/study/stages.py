@@ -3,12 +3,12 @@
 import pandas as pd
 import torch
 
-from clas_lens.artifacts import save_table
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.splits import corpus_part
 from clas_lens.models.load import load_model
 from clas_lens.models.sites import LensModel
-from clas_lens.significance.compare import compare
+from clas_lens.significance.compare import Comparison
+from clas_lens.significance.comparisons import compare_all, save_comparisons, why_not_compared
 from clas_lens.study.config import (
     CollectConfig,
     TaskConfig,
@@ -55,23 +55,8 @@ def task_for(config: TaskConfig, use: Use) -> Task:
     return TASKS[config.task].from_config(config, use)
 
 
-def compare_stage(run: RunFolder, task: str, rows: pd.DataFrame, anchor: str) -> pd.DataFrame:
-    """Every method against the unsteered model: one row a method and language, in `tables/<task>_comparison.parquet`.
-
-    No rows where there is nothing to compare: without "base", without another language than the anchor, or with examples of
-    a single group only.
-    """
-    path = run.tables / f"{task}_comparison.parquet"
-    path.unlink(missing_ok=True)
-    names = [name for name in rows["intervention"].unique() if name != "base"]
-    few = set(rows["language"]) == {anchor} or rows["group"].nunique() < 2
-    if "base" not in set(rows["intervention"]) or not names or few:
-        return pd.DataFrame()
-    known = anchor if anchor in set(rows["language"]) else None
-    tables = []
-    for name in names:
-        found = compare(rows, name, anchor=known)
-        tables.append(found.languages.assign(intervention=name, overlap=found.overlap))
-    table = pd.concat(tables, ignore_index=True)
-    save_table(path, "comparison", table, {})
-    return table
+def compare_stage(run: RunFolder, task: str, rows: pd.DataFrame, anchor: str) -> list[Comparison]:
+    """Every method against the unsteered model, in `tables/<task>_comparison.parquet`, with the reason if none can be."""
+    comparisons = compare_all(rows, anchor)
+    save_comparisons(run.comparisons(task), comparisons, reason=why_not_compared(rows, anchor))
+    return comparisons

@@ -1,6 +1,8 @@
 """One row an example: batched equals single, several interventions equal each by itself, chunks survive."""
 
+import pickle
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import pandas as pd
@@ -9,8 +11,17 @@ import torch
 
 import clas_lens as cl
 from clas_lens.baselines.load import Tuned
+from clas_lens.evaluation.answers import _Watched, answer_item
 from clas_lens.evaluation.leakage import LeakageError
-from clas_lens.evaluation.rows import Evaluation, EvaluationError, evaluate
+from clas_lens.evaluation.plan import (
+    EvaluationError,
+    check_intervention,
+    check_languages,
+    check_task,
+    plan_evaluation,
+)
+from clas_lens.evaluation.rows import evaluate
+from clas_lens.evaluation.store import RowStore
 from clas_lens.models.sites import hooked
 from clas_lens.tasks.xnli import XNLI
 from clas_lens.tasks.xquad import XQuAD
@@ -82,16 +93,17 @@ def test_probabilities_against_the_plain_hugging_face_model(lens_models, hf_mode
 def test_only_the_missing_chunks_are_run(llama, xnli, clas, tmp_path, monkeypatch):
     settings = {"base": None, "clas": clas}
     expected = evaluate(llama, xnli, settings, **QUIET)
-    table, ran = Evaluation._table, []
+    save, ran = RowStore.save, []
     stop_at = [3]
 
-    def counting(self, chunk, name, answers):
-        if len(ran) == stop_at[0]:
-            raise KeyboardInterrupt
-        ran.append((chunk.language, chunk.number, name))
-        return table(self, chunk, name, answers)
+    def counting(self, plan, item, name, table):
+        if item.number is not None:
+            if len(ran) == stop_at[0]:
+                raise KeyboardInterrupt
+            ran.append((item.language, item.number, name))
+        save(self, plan, item, name, table)
 
-    monkeypatch.setattr(Evaluation, "_table", counting)
+    monkeypatch.setattr(RowStore, "save", counting)
     options = {"chunk_size": 2, "out": tmp_path, **QUIET}
     with pytest.raises(KeyboardInterrupt):
         evaluate(llama, xnli, settings, **options)
@@ -183,9 +195,87 @@ def test_names(llama, xnli, clas):
         ({"../x": None}, {}, "'../x' cannot be a file name"),
         (None, {"languages": ["sw"]}, "xnli: no language 'sw'; available: en, de"),
         (None, {"languages": []}, "xnli: no languages given; available: en, de"),
+        (None, {"languages": ["en", "de", "en"]}, "'en' is asked for more than once in en, de, en"),
         (None, {"chunk_size": 0}, "chunk_size must be at least 1"),
+        (None, {"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
 def test_errors(llama, xnli, settings, options, message):
     with pytest.raises(EvaluationError, match=message):
         evaluate(llama, xnli, settings, **options, **QUIET)
+
+
+# Called with what the tests' runtime type checks would refuse before the functions see it.
+@pytest.mark.parametrize(
+    ("check", "value", "message"),
+    [
+        (check_task, None, r"evaluate answers a task, such as cl.tasks.XNLI.*; got None"),
+        (check_task, XNLI, r"XNLI is a class: make a task of it, XNLI\(...\)"),
+        (check_task, cl.ParallelCorpus.bundled(["en"]), "got a ParallelCorpus"),
+        (partial(check_intervention, "x"), cl.Clas, "'x': Clas is a class"),
+        (partial(check_intervention, "x"), -2.0, "'x' is no intervention but a float"),
+        (partial(check_intervention, 3), None, "3 cannot be a file name"),
+    ],
+)
+def test_what_is_no_task_and_no_intervention_is_told(check, value, message):
+    with pytest.raises(EvaluationError, match=message):
+        check(value)
+
+
+def test_a_string_of_languages_is_no_list(xnli):
+    with pytest.raises(EvaluationError, match=r"got the string 'en': give \['en'\]"):
+        check_languages(xnli, "en")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["xnli", "xquad"])
+def test_logits_that_are_no_numbers_are_refused_where_they_arise(folders, request, name, value):
+    """In lm_head alone, where no activation shows it."""
+    broken = cl.load_model(folders["llama"], device="cpu")
+    task = request.getfixturevalue(name)
+    with torch.no_grad():
+        broken.W_U[:, 7] = value
+    example = f"example '{task.examples('de')[0].id[:1]}.*' are (NaN|infinite), so that no answer means anything"
+    with pytest.raises(EvaluationError, match=f"{name} in 'de' under 'base': the logits of {example}"):
+        evaluate(broken, task, languages=["de"], **QUIET)
+
+
+def test_logits_of_the_second_token_are_watched_too(llama, xquad):
+    """The decoder that a task gets names the right example after rows were dropped."""
+    plan = plan_evaluation(llama, xquad, {"base": None}, languages=["de"])
+    item = plan.item(llama, "de")
+
+    class Broken:
+        def step(self, tokens, mask, columns=None):
+            return torch.tensor([[0.0, 1.0], [0.0, float("nan")]])
+
+        def keep(self, rows): ...
+
+    watched = _Watched(Broken(), [example.id for example in item.examples], "here")
+    watched.keep(torch.tensor([0, 2]))
+    with pytest.raises(EvaluationError, match=f"here: the logits of example '{item.examples[2].id}' are NaN"):
+        watched.step(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.long))
+
+
+def test_an_item_of_work_is_small_and_says_everything(llama, xnli, clas):
+    """Another process that has the model and the plan answers it alike."""
+    plan = plan_evaluation(llama, xnli, {"base": None, "clas": clas})
+    item = next(plan.item(llama, "de").chunks(2))
+    assert (item.language, item.number, item.names) == ("de", 0, ("base", "clas"))
+    sent = pickle.dumps(item)
+    assert len(sent) < 20_000
+    here, there = (answer_item(llama, plan, one) for one in (item, pickle.loads(sent)))
+    for name in item.names:
+        pd.testing.assert_frame_equal(here.tables[name], there.tables[name])
+    assert here.answers == {"base": 2, "clas": 2}
+    assert 2 < here.passes == there.passes < 4, "the lower layers are shared"
+
+
+def test_a_mended_score_is_not_served_from_old_files(llama, xnli, tmp_path, monkeypatch):
+    evaluate(llama, xnli, languages=["de"], out=tmp_path, **QUIET)
+    row = XNLI.row
+    monkeypatch.setattr(XNLI, "row", lambda *args: row(*args) | {"correct": True})
+    old = evaluate(llama, xnli, languages=["de"], out=tmp_path, **QUIET)
+    monkeypatch.setattr(XNLI, "version", XNLI.version + 1)
+    new = evaluate(llama, xnli, languages=["de"], out=tmp_path, **QUIET)
+    assert new["correct"].all() and not old["correct"].all()

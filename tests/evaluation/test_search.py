@@ -5,7 +5,8 @@ import pytest
 
 import clas_lens as cl
 from clas_lens.evaluation.leakage import LeakageError
-from clas_lens.evaluation.rows import EvaluationError, evaluate
+from clas_lens.evaluation.plan import EvaluationError
+from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, _best, search_alpha, search_beta_gamma
 from clas_lens.tasks.xnli import XNLI
 

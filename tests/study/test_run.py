@@ -76,18 +76,18 @@ LOGGED = """
 import sys
 from pathlib import Path
 import torch
-from clas_lens.evaluation import rows as evaluation
+from clas_lens.evaluation.store import RowStore
 from clas_lens.study import load_study, run_study
 
-save = evaluation.Evaluation._save
+save = RowStore.save
 
-def logged(self, chunk, name, table):
-    save(self, chunk, name, table)
-    if chunk.number >= 0:
+def logged(self, plan, item, name, table):
+    save(self, plan, item, name, table)
+    if item.number is not None:
         with open(sys.argv[3], "a") as log:
-            log.write(f"{self.folder} {chunk.language} {name} {chunk.number}\\n")
+            log.write(f"{self.folder} {item.language} {name} {item.number}\\n")
 
-evaluation.Evaluation._save = logged
+RowStore.save = logged
 torch.set_num_threads(1)
 run_study(load_study(sys.argv[1]), Path(sys.argv[2]), print, progress=False)
 """
