@@ -118,7 +118,7 @@ def rejections(groups: int, gain: float, *, studies: int, seed: int = 0) -> Iter
         parts = xnli_like(rng, groups, gain)
         gains = np.concatenate(parts)
         p_values["McNemar"].append(mcnemar_p(gains < 0, gains > 0))
-        p_values["sign-flip of premises"].append(sign_flip_p(np.array([part.sum() for part in parts]), n_flips=1999))
+        p_values["sign-flip of premises"].append(sign_flip_p(np.array([part.sum() for part in parts]), n_flips=999))
     for test, values in p_values.items():
         share = float((np.array(values) < 0.05).mean())
         yield {"test": test, "groups": groups, "gain": 100 * gain, "rejected": share}
@@ -127,9 +127,9 @@ def rejections(groups: int, gain: float, *, studies: int, seed: int = 0) -> Iter
 def main() -> None:
     """Simulate everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--draws", type=int, default=600)
-    parser.add_argument("--tests", type=int, default=400, help="studies of the tests")
+    parser.add_argument("--studies", type=int, default=800)
+    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--tests", type=int, default=250, help="studies of the tests")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
     options = parser.parse_args()
     sizes = {"studies": options.studies, "draws": options.draws}

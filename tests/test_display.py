@@ -116,6 +116,7 @@ def test_evaluation_rows():
             "id": ["0", "1"] * 4,
             "correct": [True, False, True, True, True, True, True, True],
             "truncated": [False] * 7 + [True],
+            "metric": "correct",
         }
     )
     shown = RowsCard(rows)
@@ -126,5 +127,5 @@ def test_evaluation_rows():
     assert "75.00" in text
     assert "<script" not in shown._repr_html_()
     assert repr(shown).startswith("RowsCard('xnli', 8 rows, correct in percent: base 75.00")
-    with pytest.raises(ValueError, match="rows of one task, of xnli, xquad; got none"):
+    with pytest.raises(ValueError, match="no column 'task' in the rows; there are: language"):
         RowsCard(rows.drop(columns="task"))

@@ -23,7 +23,7 @@ ALPHAS = pd.DataFrame(
         for language, base in (("de", 50.0), ("<b>%{y}", 40.0))
     ],
     columns=COLUMNS,
-)
+).assign(title="XNLI", metric_title="accuracy")
 
 
 # --- curves ---
@@ -45,7 +45,7 @@ def test_alpha_curve_is_the_mean_over_languages():
 
 
 def test_alpha_curves_of_several_models_and_tasks():
-    both = pd.concat([ALPHAS, ALPHAS.assign(task="xquad", score=10.0)])
+    both = pd.concat([ALPHAS, ALPHAS.assign(task="xquad", score=10.0, title="XQuAD", metric_title="token F1")])
     figure = alpha_curve({"one": both, "two": ALPHAS})
     assert [(trace.name, trace.xaxis, next(iter(trace.y))) for trace in figure.data] == [
         ("one", "x", 44.0),

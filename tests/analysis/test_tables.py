@@ -64,6 +64,10 @@ def xnli():
             "gold": i % 3,
             "prediction": i % 3 if i < right[language, intervention] else (i + 1) % 3,
             "correct": i < right[language, intervention],
+            **dict.fromkeys(("p_entailment", "p_neutral", "p_contradiction"), 1 / 3),
+            "title": "XNLI",
+            "metric": "correct",
+            "metric_title": "accuracy",
             "label_mass": 0.25 if intervention == "base" else 0.75,
             "truncated": i < 3,
         }
@@ -92,6 +96,9 @@ def xquad():
             "stopped": i % 4 > 0,
             "truncated": i < 2,
             "gold_lost": i < 1,
+            "title": "XQuAD",
+            "metric": "f1",
+            "metric_title": "token F1",
         }
         for language in ("en", "th")
         for intervention in ("base", "clas")
@@ -183,8 +190,9 @@ def test_answers_by_hand(xquad):
     assert (row["stopped"], row["truncated"], row["gold_lost"]) == (75, 10, 5)
     with pytest.raises(ValueError, match="rows of one task"):
         decision_table(pd.concat([xquad, xquad.assign(task="xnli")]))
-    with pytest.raises(ValueError, match="for xnli and xquad; these rows are of 'mine'"):
-        decision_table(xquad.assign(task="mine"))
+    pd.testing.assert_frame_equal(decision_table(xquad.assign(task="mine")), decision_table(xquad))
+    with pytest.raises(ValueError, match="do not say which column counts"):
+        decision_table(xquad.drop(columns="metric"))
 
 
 # --- views ---
@@ -274,6 +282,7 @@ def test_the_papers_own_table_survives_the_join():
     rows = pd.DataFrame(
         {
             "task": "xquad", "language": language, "intervention": intervention, "id": f"q{i}", "group": f"p{i}", "f1": 0.1 * i,
+            "metric": "f1",
         }
         for language in languages for intervention in ("base", "int_mu") for i in range(3)
     )  # fmt: skip

@@ -278,4 +278,5 @@ def test_a_mended_score_is_not_served_from_old_files(llama, xnli, tmp_path, monk
     old = evaluate(llama, xnli, languages=["de"], out=tmp_path, **QUIET)
     monkeypatch.setattr(XNLI, "version", XNLI.version + 1)
     new = evaluate(llama, xnli, languages=["de"], out=tmp_path, **QUIET)
-    assert new["correct"].all() and not old["correct"].all()
+    assert new["correct"].all()
+    assert not old["correct"].all()
