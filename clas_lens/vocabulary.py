@@ -43,6 +43,7 @@ Method = Literal[
     "noise",
 ]
 Test = Literal["McNemar", "sign-flip"]
+IntervalMethod = Literal["t", "percentile"]
 
 
 def check_language(code: str) -> str:

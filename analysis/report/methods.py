@@ -172,10 +172,12 @@ def _statistics(data: RunData) -> str:
     found = next((one for task in data.tasks for one in data.comparisons.get(task, [])), None)
     if found is None:
         return ""
+    how = "Student's t over" if found.interval == "t" else f"{found.n_boot:,} bootstrap draws of"
     return (
-        f"{100 * found.confidence:g}% intervals from {found.n_boot:,} bootstrap draws of groups of examples, drawn jointly "
-        "in all languages. Within a language McNemar's exact test for accuracy and sign-flips of groups for F1, corrected "
-        "over languages (Holm). Over languages a paired t-test, Wilcoxon's and sign-flips, without the anchor."
+        f"{100 * found.confidence:g}% intervals by {how} groups of examples, jointly in all languages. "
+        f"Within a language {found.languages['test'].iloc[0]} tests, of groups of examples if by sign-flips, corrected over "
+        "languages (Holm). Over languages a paired t-test, Wilcoxon's and sign-flips, without the anchor; these hold for the "
+        "given examples only, since translations rise and fall together."
     )
 
 

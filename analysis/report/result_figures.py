@@ -36,7 +36,7 @@ def _task_figures(data: RunData, task: str) -> list[Part]:
         return [Missing(f"forest_{task}", reason)]
     title = f"{data.title(task)}: gain of {plain(comparison.intervention)} over the unsteered model"
     caption = (
-        f"Intervals by a bootstrap over groups of examples, shared by all languages. {comparison.anchor or 'No language'} "
+        f"Intervals from groups of examples, shared by all languages. {comparison.anchor or 'No language'} "
         "is the anchor, which steering does not touch."
     )
     return [part(f"forest_{task}", caption, lambda: forest(_without_anchor(comparison), title=title))]

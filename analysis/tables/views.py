@@ -11,6 +11,7 @@ from great_tables import GT, html, loc, style
 from analysis.tables.paper import PLACES, paper_table
 from analysis.tables.results import decision_table, labels_of, results_table
 from clas_lens.significance.compare import Comparison
+from clas_lens.significance.intervals import caution
 from clas_lens.significance.pairs import RowFacts, facts_of_rows
 
 Correction = Literal["holm", "bh"]
@@ -172,11 +173,12 @@ def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, 
     n_tested = int(languages["p_holm"].notna().sum())
     notes = [TUNED] if any(one.overlap for one in comparisons) else []
     notes += [
-        f"Intervals: percentile bootstrap, {first.n_boot:,} draws from the {n_groups:,} groups of examples that belong "
-        "together, the same draws in all languages.",
+        f"Intervals: {_interval_note(first, n_groups)}",
         f"p by language: {test} test against {first.baseline}, two-sided, {CORRECTIONS[correction]}-corrected over "
         f"{n_tested} {others}; bold gains have p below {SIGNIFICANT}.",
-        f"p over languages: from one gain a language, over {others}, two-sided, uncorrected. Average: over all languages.",
+        f"p over languages: from one gain a language, over {others}, two-sided, uncorrected. It holds for these examples "
+        "only: translations rise and fall together, so other examples could move all languages at once; the interval of the "
+        "average takes that into account. Average: over all languages.",
         f"σ: standard deviation over {others}, of the scores before and, under an intervention, after it.",
     ]
     notes += [_anchor_note(one) for one in comparisons if one.anchor is not None]
@@ -187,6 +189,13 @@ def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, 
             f"{n_languages} languages."
         )
     return notes
+
+
+def _interval_note(comparison: Comparison, n_groups: int) -> str:
+    """How the intervals were made, and from how few groups."""
+    groups = f"the {n_groups:,} groups of examples that belong together, the same in all languages."
+    how = {"t": "Student's t over", "percentile": f"percentile bootstrap, {comparison.n_boot:,} draws from"}
+    return " ".join(part for part in (how[comparison.interval], groups, caution(n_groups)) if part)
 
 
 def _anchor_note(comparison: Comparison) -> str:

@@ -1,6 +1,5 @@
 from clas_lens.significance.card import RowsCard as RowsCard
 from clas_lens.significance.compare import Comparison as Comparison
-from clas_lens.significance.compare import Interval as Interval
 from clas_lens.significance.compare import LanguageSummary as LanguageSummary
 from clas_lens.significance.compare import compare as compare
 from clas_lens.significance.compare import summarize_languages as summarize_languages
@@ -8,6 +7,7 @@ from clas_lens.significance.comparisons import compare_all as compare_all
 from clas_lens.significance.comparisons import load_comparisons as load_comparisons
 from clas_lens.significance.comparisons import save_comparisons as save_comparisons
 from clas_lens.significance.comparisons import why_not_compared as why_not_compared
+from clas_lens.significance.intervals import Interval as Interval
 from clas_lens.significance.pairs import PairedScores as PairedScores
 from clas_lens.significance.pairs import RowFacts as RowFacts
 from clas_lens.significance.pairs import facts_of_rows as facts_of_rows

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from clas_lens.artifacts import load_table, save_table
-from clas_lens.significance.compare import Comparison, Interval, LanguageSummary, compare
+from clas_lens.significance.compare import Comparison, LanguageSummary, compare
+from clas_lens.significance.intervals import Interval
 
 KIND = "comparison"
 

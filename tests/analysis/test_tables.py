@@ -199,7 +199,7 @@ def test_answers_by_hand(xquad):
 
 
 def test_a_reader_finds_score_gain_interval_p_and_paper(xnli):
-    comparison = compare(xnli, "clas", n_boot=100)
+    comparison = compare(xnli, "clas", test="McNemar")
     view = results_view([comparison], model="llama-3.1-8b")
     rows = cells_of(view)
     chinese = comparison.languages.set_index("language").loc["zh"]
@@ -218,8 +218,10 @@ def test_the_notes_say_how_to_read_it(xnli):
     notes = notes_of(
         results_view([compare(xnli, "clas", n_boot=100, confidence=0.9)], model="llama-3.1-8b", correction="bh")
     )
-    assert "100 draws from the 10 groups" in notes
-    assert "McNemar test against base, two-sided, Benjamini-Hochberg-corrected over 2 languages without en" in notes
+    assert "Student's t over the 10 groups" in notes
+    assert "Only 10 groups of examples: with fewer than 20 such intervals hold the truth less often" in notes
+    assert "It holds for these examples only" in notes
+    assert "sign-flip test against base, two-sided, Benjamini-Hochberg-corrected over 2 languages without en" in notes
     assert "clas in en: no score changed" in notes
     assert "Table 1 of arXiv 2601.16390" in notes
     assert "over 15 languages" in notes
