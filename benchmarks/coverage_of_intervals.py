@@ -124,6 +124,22 @@ def rejections(groups: int, gain: float, *, studies: int, seed: int = 0) -> Iter
         yield {"test": test, "groups": groups, "gain": 100 * gain, "rejected": share}
 
 
+def over_languages(
+    languages: int, shared: float, *, groups: int = 40, studies: int, seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """How often p < 0.05 without any gain, by a t-test over languages and by one over examples.
+
+    Args:
+        shared: how much of the variance of an example's gain its translations have in common.
+    """
+    rng = np.random.default_rng(seed)
+    common = rng.normal(0, shared**0.5, (studies, 1, groups))
+    gains = common + rng.normal(0, (1 - shared) ** 0.5, (studies, languages, groups))
+    for test, sample in {"t over languages": gains.mean(2), "t over examples": gains.mean(1)}.items():
+        share = float((stats.ttest_1samp(sample, 0, axis=1).pvalue < 0.05).mean())
+        yield {"test": test, "languages": languages, "shared": shared, "rejected": share}
+
+
 def main() -> None:
     """Simulate everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,7 +156,17 @@ def main() -> None:
         for gain in (0.0, 0.05)
         for row in rejections(groups, gain, studies=options.tests)
     ]
-    result = {"level": LEVEL, **sizes, "tests": options.tests, "coverage": covered, "rejections": tested}
+    over = [
+        row for languages in (4, 14) for shared in (0.0, 0.5) for row in over_languages(languages, shared, studies=4000)
+    ]
+    result = {
+        "level": LEVEL,
+        **sizes,
+        "tests": options.tests,
+        "coverage": covered,
+        "rejections": tested,
+        "over_languages": over,
+    }
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

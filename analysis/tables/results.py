@@ -30,8 +30,8 @@ def results_table(comparisons: Sequence[Comparison], *, model: str | None = None
 
     Returns:
         For each intervention one row a language (`row` is "language"), and with language "all" the rows "average" (over all
-        languages, as in the paper), "without anchor", "sigma" (standard deviation over languages without the anchor), and
-        "paired t-test", "Wilcoxon", "sign-flip" (over the same). Columns: `RESULT_COLUMNS`; NaN where a row has no use for one.
+        languages, as in the paper), "without anchor", "sigma" (standard deviation over languages without the anchor), "over
+        examples" (the t-test that takes groups of examples, all these languages together), and "paired t-test", "Wilcoxon", "sign-flip" (over the same). Columns: `RESULT_COLUMNS`; NaN where a row has no use for one.
         The paper's average, sigma and p are over the paper's languages, whatever the run's.
 
     Raises:
@@ -114,7 +114,12 @@ def _over_languages(comparison: Comparison) -> list[dict[str, Any]]:
         for row, base, (gain, low, high) in means
     ]
     rows.append({"row": "sigma", "baseline": summary.sigma_baseline, "score": summary.sigma})
-    tests = {"paired t-test": summary.p_t, "Wilcoxon": summary.p_wilcoxon, "sign-flip": summary.p_sign_flip}
+    tests = {
+        "over examples": comparison.p_examples,
+        "paired t-test": summary.p_t,
+        "Wilcoxon": summary.p_wilcoxon,
+        "sign-flip": summary.p_sign_flip,
+    }
     return rows + [{"row": row, "p": p} for row, p in tests.items()]
 
 

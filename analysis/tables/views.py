@@ -176,9 +176,11 @@ def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, 
         f"Intervals: {_interval_note(first, n_groups)}",
         f"p by language: {test} test against {first.baseline}, two-sided, {CORRECTIONS[correction]}-corrected over "
         f"{n_tested} {others}; bold gains have p below {SIGNIFICANT}.",
+        "p, over examples: t-test of the average over "
+        f"{others}, from one gain a group of examples; of the p below the languages this alone speaks of other examples.",
         f"p over languages: from one gain a language, over {others}, two-sided, uncorrected. It holds for these examples "
-        "only: translations rise and fall together, so other examples could move all languages at once; the interval of the "
-        "average takes that into account. Average: over all languages.",
+        "only: translations rise and fall together, so that other examples could move all languages at once. Average: over "
+        "all languages.",
         f"σ: standard deviation over {others}, of the scores before and, under an intervention, after it.",
     ]
     notes += [_anchor_note(one) for one in comparisons if one.anchor is not None]

@@ -65,6 +65,8 @@ class Comparison:
         summary: the paper's average, sigma and tests over languages.
         average: the gain over all languages, as the paper averages it.
         targets: the gain over the languages without the anchor.
+        p_examples: the two-sided t-test of `targets`, from one gain a group of examples over all these languages. Of the tests
+            over languages this alone speaks of other examples than those given; None where all groups gain alike.
         overlap: some examples were also used to tune the intervention, so its gains are optimistic.
     """
 
@@ -79,6 +81,7 @@ class Comparison:
     summary: LanguageSummary
     average: Interval
     targets: Interval
+    p_examples: float | None
     margin: float
     confidence: float
     interval: IntervalMethod
@@ -145,6 +148,7 @@ def compare(
         summary=summarize_languages(before, after, anchor=anchor, seed=seed),
         average=interval_of(range(len(pairs.languages))),
         targets=interval_of(targets),
+        p_examples=paired_t_p(pairs.group_gains[targets].mean(0)),
         margin=margin,
         confidence=confidence,
         interval=interval,

@@ -11,6 +11,7 @@ from scipy import stats
 
 from clas_lens.significance.compare import compare, summarize_languages
 from clas_lens.significance.comparisons import compare_all, load_comparisons, save_comparisons, why_not_compared
+from clas_lens.significance.intervals import intervals_of
 from clas_lens.significance.pairs import PairedScores, pair_scores
 from clas_lens.significance.tests import (
     benjamini_hochberg,
@@ -260,6 +261,34 @@ def test_the_t_interval_is_scipys_on_the_gains_of_paragraphs(rows):
         assert (table.loc[code, "ci_low"], table.loc[code, "ci_high"]) == pytest.approx((low, high), rel=1e-6)
     both = (gains["de"] + gains["th"]) / 2
     assert result.targets[1:] == pytest.approx(stats.t.interval(0.9, 19, both.mean(), stats.sem(both)), rel=1e-6)
+
+
+def test_the_test_over_examples_sees_that_translations_move_together():
+    """Six copies of one language: as sure as that language alone, where a test over languages is ever surer."""
+    rng = np.random.default_rng(5)
+    base = np.full(20, 0.5)
+    steered = base + rng.normal(0.02, 0.2, 20).clip(-0.5, 0.5)
+    codes = [f"l{i}" for i in range(6)]
+    rows = make_rows(
+        {"base": dict.fromkeys(codes, base), "clas": {code: steered + 1e-6 * i for i, code in enumerate(codes)}}
+    )
+    several = compare(rows, "clas", anchor=None)
+    alone = compare(rows[rows["language"] == "l0"], "clas", anchor=None)
+    paragraphs = 100 * (steered - base).reshape(10, 2).mean(1)
+    assert alone.p_examples == pytest.approx(stats.ttest_1samp(paragraphs, 0).pvalue)
+    assert several.p_examples == pytest.approx(alone.p_examples, rel=1e-3)
+    assert several.summary.p_t < 1e-6 < several.p_examples
+
+
+def test_t_intervals_of_ten_paragraphs_hold_the_truth():
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        gains = 0.05 + np.repeat(rng.normal(0, 0.1, 10), 3) + rng.normal(0, 0.1, 30)
+        pairs = PairedScores(("de",), np.zeros((1, 30)), 100 * gains[None], np.arange(30) // 3)
+        _, low, high = intervals_of(pairs, "t", level=0.95, n_boot=2, seed=0)([0])
+        covered += low <= 5 <= high
+    assert 276 <= covered <= 297  # 285 expected; a percentile bootstrap covers about 265
 
 
 def test_comparisons_come_back_from_their_file(rows, tmp_path):

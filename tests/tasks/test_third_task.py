@@ -82,11 +82,12 @@ def test_a_third_task(llama, small_cats, tmp_path):
     task = Paraphrase(languages=("en", "de", "zh"), limit=12)
     assert isinstance(task, Task)
     clas = cl.Clas(small_cats, layers=(2,), alpha=-4.0)
-    found = cl.search_alpha(llama, task, clas, out=tmp_path, progress=False)
+    options = {"out": tmp_path, "allow_overlap": True, "progress": False}
+    found = cl.search_alpha(llama, task, clas, **options)
     assert set(found.table["alpha"]) == {-1.0, 1.0}
     figure = alpha_curve(found.table)
     assert figure.layout.yaxis.title.text == "share of right answers (%)"
-    rows = cl.evaluate(llama, task, {"base": None, "clas": clas}, out=tmp_path, progress=False)
+    rows = cl.evaluate(llama, task, {"base": None, "clas": clas}, **options)
     (comparison,) = compare_all(rows, "en")
     assert (comparison.title, comparison.metric) == ("PAWS-X", "right")
     card = cl.RowsCard(rows)
