@@ -31,7 +31,8 @@ def results_table(comparisons: Sequence[Comparison], *, model: str | None = None
     Returns:
         For each intervention one row a language (`row` is "language"), and with language "all" the rows "average" (over all
         languages, as in the paper), "without anchor", "sigma" (standard deviation over languages without the anchor), "over
-        examples" (the t-test that takes groups of examples, all these languages together), and "paired t-test", "Wilcoxon", "sign-flip" (over the same). Columns: `RESULT_COLUMNS`; NaN where a row has no use for one.
+        examples" (the t-test that takes groups of examples, all these languages together), and "paired t-test", "Wilcoxon",
+        "sign-flip" (over these languages). Columns: `RESULT_COLUMNS`; NaN where a row has no use for one.
         The paper's average, sigma and p are over the paper's languages, whatever the run's.
 
     Raises:

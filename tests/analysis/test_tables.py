@@ -115,7 +115,7 @@ def test_results_carry_the_run_and_the_paper(xnli):
     assert list(table) == list(RESULT_COLUMNS)
     assert list(table["row"]) == [
         *(["language"] * 3),
-        *("average", "without anchor", "sigma", "paired t-test", "Wilcoxon", "sign-flip"),
+        *("average", "without anchor", "sigma", "over examples", "paired t-test", "Wilcoxon", "sign-flip"),
     ]
     assert list(table["language"]) == ["de", "en", "zh", *(["all"] * 6)]
     rows = table.set_index(["row", "language"])
