@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from analysis.report.run import RunData
 from clas_lens.baselines.load import load_intervention
 from clas_lens.cli import main
 
@@ -36,6 +37,16 @@ def test_search_then_evaluate(run, capsys):
     rows = pd.read_parquet(run / "tables" / "xnli_rows.parquet")
     assert rows.groupby(["language", "intervention"]).size().eq(4).all()
     assert set(pd.read_parquet(run / "tables" / "xnli_comparison.parquet")["intervention"]) == {"clas", "random"}
+
+
+def test_answers_to_one_example_are_not_compared_and_the_report_says_why(run, capsys):
+    assert main(["evaluate", str(run), *TASK, "--methods", "base", "clas", "--limit", "1", "--alpha", "0.5"]) == 0
+    data = RunData.open(run)
+    assert data.comparisons == {"xnli": []}
+    assert "all 1 examples belong to 1 group; at least 2 groups are needed" in data.why_not_compared("xnli")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "XNLI: not compared with the unsteered model: all 1 examples belong to 1 group" in page
 
 
 def test_a_grid_over_beta_and_gamma(run, capsys):

@@ -173,7 +173,7 @@ def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, 
     n_tested = int(languages["p_holm"].notna().sum())
     notes = [TUNED] if any(one.overlap for one in comparisons) else []
     notes += [
-        f"Intervals: {_interval_note(first, n_groups)}",
+        f"Intervals: {_interval_note(first, int(n_groups))}",
         f"p by language: {test} test against {first.baseline}, two-sided, {CORRECTIONS[correction]}-corrected over "
         f"{n_tested} {others}; bold gains have p below {SIGNIFICANT}.",
         "p, over examples: t-test of the average over "

@@ -110,14 +110,14 @@ def xquad():
 
 
 def test_results_carry_the_run_and_the_paper(xnli):
-    comparison = compare(xnli, "clas", n_boot=100)
+    comparison = compare(xnli, "clas", test="McNemar")
     table = results_table([comparison], model="meta-llama/Llama-3.1-8B-Instruct")
     assert list(table) == list(RESULT_COLUMNS)
     assert list(table["row"]) == [
         *(["language"] * 3),
         *("average", "without anchor", "sigma", "over examples", "paired t-test", "Wilcoxon", "sign-flip"),
     ]
-    assert list(table["language"]) == ["de", "en", "zh", *(["all"] * 6)]
+    assert list(table["language"]) == ["de", "en", "zh", *(["all"] * 7)]
     rows = table.set_index(["row", "language"])
     german, chinese, average = (rows.loc[key] for key in (("language", "de"), ("language", "zh"), ("average", "all")))
     assert (german["n"], german["n_changed"], chinese["n_changed"]) == (30, 1, 9)
@@ -158,7 +158,7 @@ def test_several_interventions_need_one_baseline(xnli):
     clas, int_mu = (compare(more, name, n_boot=50) for name in ("clas", "int_mu"))
     table = results_table([clas, int_mu])
     assert list(table["intervention"].unique()) == ["clas", "int_mu"]
-    assert len(table) == 18
+    assert len(table) == 20
     half = more[more["group"] < "p5"]
     with pytest.raises(ValueError, match="'clas' and 'int_mu' were not compared with the same baseline scores"):
         results_table([clas, compare(half, "int_mu", n_boot=50)])
