@@ -199,7 +199,7 @@ def test_answers_by_hand(xquad):
 
 
 def test_a_reader_finds_score_gain_interval_p_and_paper(xnli):
-    comparison = compare(xnli, "clas", test="McNemar")
+    comparison = compare(xnli, "clas", test="McNemar", interval="percentile", n_boot=100)
     view = results_view([comparison], model="llama-3.1-8b")
     rows = cells_of(view)
     chinese = comparison.languages.set_index("language").loc["zh"]
