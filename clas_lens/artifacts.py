@@ -5,13 +5,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 from safetensors import SafetensorError, safe_open
@@ -115,15 +116,6 @@ def load_table(path: Path, kind: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, header
 
 
-def resumed_table(path: Path, kind: str, key: str) -> pd.DataFrame | None:
-    """The table at `path` if it was made from the same inputs (`key` in its header), else None."""
-    try:
-        table, header = load_table(path, kind)
-    except ArtifactError:
-        return None
-    return table if header.get("key") == key else None
-
-
 def content_key(*parts: Any) -> str:
     """A short hash of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -168,3 +160,59 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()
+
+
+# --- already done? ---
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file of tensors holds: the tensors, and the header that says what they are."""
+
+    tensors: Mapping[str, Tensor]
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+Kept = TypeVar("Kept", pd.DataFrame, Content)
+
+
+def remember(path: Path | None, kind: str, key: str, make: Callable[[], Kept]) -> Kept:
+    """What is saved at `path` if it was made from the same inputs (`key`), else what `make` gives, saved there.
+
+    A kept file is left as it is, so it goes on saying with which versions it was made. What is missing, damaged, of another
+    kind or made from other inputs is made again.
+
+    Args:
+        path: a `.parquet` of a table, or a `.safetensors` of `Content`; None remembers nothing.
+        key: `content_key` of everything that the result depends on.
+    """
+    found = remembered_table(path, kind, key) if path and path.suffix == ".parquet" else remembered(path, kind, key)
+    return cast(Kept, found) if found is not None else keep(path, kind, key, make())
+
+
+def remembered(path: Path | None, kind: str, key: str) -> Content | None:
+    """The tensors saved at `path` if they were made from the same inputs, else None."""
+    try:
+        if path is None or read_header(path, kind).get("key") != key:
+            return None
+        return Content(*load_tensors(path, kind))
+    except ArtifactError:
+        return None
+
+
+def remembered_table(path: Path | None, kind: str, key: str) -> pd.DataFrame | None:
+    """The table saved at `path` if it was made from the same inputs, else None."""
+    try:
+        table, header = load_table(path, kind) if path is not None else (None, {})
+    except ArtifactError:
+        return None
+    return table if header.get("key") == key else None
+
+
+def keep(path: Path | None, kind: str, key: str, made: Kept) -> Kept:
+    """Save what was made, for `remember` to find, and return it."""
+    if path is not None and isinstance(made, pd.DataFrame):
+        save_table(path, kind, made, {"key": key})
+    elif path is not None:
+        save_tensors(path, kind, made.tensors, {**made.header, "key": key})
+    return made

@@ -7,11 +7,13 @@ import torch
 import clas_lens as cl
 from clas_lens.artifacts import (
     ArtifactError,
+    Content,
     atomic_path,
     load_table,
     load_tensors,
     provenance,
-    resumed_table,
+    remember,
+    remembered_table,
     save_table,
     save_tensors,
 )
@@ -47,12 +49,52 @@ def test_tables_with_a_header(tmp_path):
     loaded, header = load_table(path, "rows")
     assert loaded.equals(table)
     assert header["key"] == "k"
-    assert resumed_table(path, "rows", "k") is not None
-    assert resumed_table(path, "rows", "other") is None
+    assert remembered_table(path, "rows", "k") is not None
+    assert remembered_table(path, "rows", "other") is None
     path.write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match="is damaged"):
         load_table(path, "rows")
-    assert resumed_table(path, "rows", "k") is None
+    assert remembered_table(path, "rows", "k") is None
+
+
+def test_what_was_made_from_the_same_inputs_is_remembered(tmp_path):
+    path, made = tmp_path / "deep" / "x.parquet", []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"a": [len(made)]})
+
+    assert [remember(path, "rows", key, make)["a"].item() for key in ("k", "k", "other", "other", "k")] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
+    path.write_bytes(b"PAR1")
+    assert remember(path, "rows", "k", make)["a"].item() == 4
+    assert remember(path, "rows of another kind", "k", make)["a"].item() == 5
+    assert remember(None, "rows", "k", make)["a"].item() == 6
+    path.unlink()
+
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        remember(path, "rows", "k", fail)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_tensors_are_remembered_with_the_versions_that_they_were_made_with(tmp_path):
+    path = tmp_path / "x.safetensors"
+    before = {"made": "2020-01-01", "versions": {"torch": "1.0"}}
+    first = remember(path, "thing", "k", lambda: Content({"a": torch.ones(2)}, {"word": "w", "provenance": before}))
+    again = remember(path, "thing", "k", lambda: pytest.fail("made again"))
+    assert torch.equal(again.tensors["a"], first.tensors["a"])
+    assert (again.header["word"], again.header["provenance"]) == ("w", before)
+    changed = remember(path, "thing", "other", lambda: Content({"a": torch.zeros(2)}))
+    assert changed.tensors["a"].sum() == 0
+    assert load_tensors(path, "thing")[1]["provenance"]["versions"]["torch"] == torch.__version__
 
 
 def test_model_fingerprints_follow_the_weights(folders):

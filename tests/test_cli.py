@@ -74,7 +74,7 @@ def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_then_the_same_command_goes_on(small, tmp_path, monkeypatch, capsys):
-    real, passes = cl.statistics.collect.run_layers, []
+    real, passes = cl.corpus.reading.run_layers, []
 
     def interrupted(*args):
         passes.append(1)
@@ -83,7 +83,7 @@ def test_ctrl_c_then_the_same_command_goes_on(small, tmp_path, monkeypatch, caps
         real(*args)
 
     command = ["collect", *small, "--out", str(tmp_path)]
-    monkeypatch.setattr("clas_lens.statistics.collect.run_layers", interrupted)
+    monkeypatch.setattr("clas_lens.corpus.reading.run_layers", interrupted)
     assert main(command) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
     assert main(command) == 0

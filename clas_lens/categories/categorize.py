@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,13 @@ def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activi
             mean, "firing_rate" P(h > 0), with a threshold in [0, 1).
 
     Raises:
-        ValueError: fewer than two languages, an unknown activity, or a rate threshold outside [0, 1).
+        ValueError: no statistics, fewer than two languages, an unknown activity, a threshold that is no finite number, or a
+            rate threshold outside [0, 1).
     """
+    if not isinstance(stats, NeuronStatistics):
+        raise ValueError(f"categorize needs NeuronStatistics, got {type(stats).__name__}: run collect_statistics first")
+    if isinstance(threshold, str) or not isfinite(threshold):
+        raise ValueError(f"a threshold is a finite number, got {threshold!r}")
     values: Float[Tensor, "lang layer neuron"]
     match activity:
         case "mean":
@@ -221,6 +227,10 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     Raises:
         ValueError: fewer than three layers, or a chosen layer that is out of range or one of the last two.
     """
+    if not isinstance(cats, NeuronCategories):
+        raise ValueError(
+            f"select_bridge_layers needs NeuronCategories, got {type(cats).__name__}: run categorize first"
+        )
     n_layers = cats.n_layers
     if n_layers < 3:
         raise ValueError(f"no bridge layer in a model of {n_layers} layers: the last two are never taken")

@@ -1,19 +1,32 @@
 """What else the categories show: overlap between languages, moves between thresholds, and what chance alone would give."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
-from tqdm import tqdm
+from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categories_of, categorize
+from clas_lens.corpus.arguments import check_bare, given_choice, given_corpus, given_count, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.tokens import forward_batches, pad, require_tokenizer, tokenize
-from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, device_of, hooked, post_name, run_layers
+from clas_lens.corpus.reading import (
+    Reading,
+    Tick,
+    in_one_pass,
+    parallel_readings,
+    read_batches,
+    read_items,
+    tokenize_corpus,
+)
+from clas_lens.corpus.tokens import TokenBatch
+from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, hooked, post_name
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import Activity
 
@@ -111,7 +124,7 @@ def language_overlap(cats: NeuronCategories, layers: Sequence[int] | None = None
 
 def instance_shares(
     model: LensModel,
-    corpus: ParallelCorpus,
+    corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     *,
     position: Literal["last", "mean"] = "last",
     batch_size: int = 16,
@@ -125,45 +138,58 @@ def instance_shares(
 
     Args:
         position: "last" content token (Wang et al.'s code), or the "mean" of h over a text's content tokens.
-        batch_size: examples held at a time; each takes one byte a neuron.
+        batch_size: examples held at a time; each takes two bytes a neuron.
 
     Returns:
         Tidy: layer, category (label), percent (mean over examples, 0 to 100).
     """
+    model, corpus = given_model(model), given_corpus(corpus)
+    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    last = given_choice("position", position, ("last", "mean")) == "last"
     check_mlp_hooks(model)
+    check_bare(model, "instance_shares", kept=False)
     if len(corpus.languages) < 2:
         raise ValueError(f"instance shares compare languages: at least 2 are needed, got {corpus.languages}")
-    tokenizer = require_tokenizer(model)
-    limit = min(max_tokens, model.cfg.n_ctx)
-    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
-    # All languages of an example go together, so an example is as long as in its longest language.
-    lengths = [max(len(text.ids[row]) for text in texts.values()) for row in range(len(corpus))]
-    batches = forward_batches(lengths, batch_size, device_of(model))
-    layers = range(model.cfg.n_layers)
+    items = parallel_readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
     totals = torch.zeros(model.cfg.n_layers, len(NeuronCategory), dtype=torch.int64)
-    for rows in tqdm(batches, unit="batch", desc="instance shares", disable=not progress):
-        counts = torch.zeros(len(rows), model.cfg.n_layers, model.cfg.d_mlp, dtype=torch.int8)
-        for text in texts.values():
-            batch = pad(text.ids, rows, n_prefix=text.n_prefix, device=device_of(model))
-            weights = batch.content_mask.float()
-            if position == "last":
-                weights = torch.zeros_like(weights)
-                weights[:, -1] = 1.0  # left padding: the last column is every row's last token
-
-            def on_post(layer: int, weights: torch.Tensor = weights, counts: torch.Tensor = counts) -> HookFunction:
-                def hook(activation: torch.Tensor, hook: object) -> None:
-                    pooled = torch.einsum("bp,bpn->bn", weights, activation.float())
-                    counts[:, layer] += (pooled > 0).to(torch.int8).cpu()
-
-                return hook
-
-            with hooked(model, [(post_name(layer), on_post(layer)) for layer in layers]):
-                run_layers(model, batch.tokens, batch.attention_mask)
-        labels = categories_of(counts, len(corpus.languages))
-        for category in NeuronCategory:
-            totals[:, int(category)] += (labels == int(category)).sum(dim=(0, 2))
+    counts = torch.zeros(0)
+    for item, active in read_items(items, partial(_active, model, last), what="instance shares", progress=progress):
+        first, final = item.language == corpus.languages[0], item.language == corpus.languages[-1]
+        counts = active if first else counts.add_(active)
+        if final:
+            labels = categories_of(counts, len(corpus.languages))
+            for category in NeuronCategory:
+                totals[:, int(category)] += (labels == int(category)).sum(dim=(0, 2))
     percent = 100.0 * totals.double() / (len(corpus) * model.cfg.d_mlp)
     return pd.DataFrame(
-        [(layer, c.label, float(percent[layer, int(c)])) for layer in layers for c in NeuronCategory],
+        [
+            (layer, c.label, float(percent[layer, int(c)]))
+            for layer in range(model.cfg.n_layers)
+            for c in NeuronCategory
+        ],
         columns=["layer", "category", "percent"],
     )
+
+
+def _active(model: LensModel, last: bool, item: Reading, tick: Tick) -> Int[Tensor, "example layer neuron"]:
+    """1 where the h of an example's last token, or its mean over content tokens, is above 0; of an item of one batch."""
+
+    @contextmanager
+    def watching(batch: TokenBatch) -> Iterator[Int[Tensor, "example layer neuron"]]:
+        active = torch.zeros(len(batch.rows), model.cfg.n_layers, model.cfg.d_mlp, dtype=torch.int8)
+        weights = batch.content_mask.float()
+        if last:
+            weights = torch.zeros_like(weights)
+            weights[:, -1] = 1.0  # left padding: the last column is every row's last token
+
+        def on_post(layer: int) -> HookFunction:
+            def hook(activation: Tensor, hook: object) -> None:
+                active[:, layer] = (torch.einsum("bp,bpn->bn", weights, activation.float()) > 0).to(torch.int8).cpu()
+
+            return hook
+
+        with hooked(model, [(post_name(layer), on_post(layer)) for layer in range(model.cfg.n_layers)]):
+            yield active
+
+    ((_, active),) = read_batches(model, item, in_one_pass(model, watching), tick)
+    return active

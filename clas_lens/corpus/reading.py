@@ -1,25 +1,143 @@
-"""The forward loop that pools the residual stream over texts."""
+"""The one loop that reads texts through a model: tokenise, batch by length, pad, attach, run, count.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+Work is cut into items (`Reading`: some texts of one language, in batches). What is made of an item is a function of the
+model and the item alone, so items can be read here, one after another (`read_items`), or elsewhere, in any order. What is
+done to a batch is passed in; the loop knows nothing of it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, pad
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
 from clas_lens.models.sites import HookFunction, LensModel, device_of, hooked, residual_name, run_layers
-from clas_lens.vocabulary import Pool
+from clas_lens.vocabulary import PaddingSide, Pool
+
+Result = TypeVar("Result")
+
+
+Tick = Callable[[], object]  # says that one batch is done
+
+
+class NonFiniteActivationError(ValueError):
+    """An activation is NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An item of work: some texts of one language and the batches to read them in.
+
+    Attributes:
+        batches: the texts' positions, each batch of similar length, the longest first.
+        side: where the padding goes.
+    """
+
+    language: str
+    texts: TokenizedTexts
+    batches: tuple[tuple[int, ...], ...]
+    side: PaddingSide = "left"
+
+
+def tokenize_corpus(model: LensModel, corpus: ParallelCorpus, max_tokens: int) -> dict[str, TokenizedTexts]:
+    """Every language's texts, cut at `max_tokens` or at what the model has room for.
+
+    Raises:
+        ValueError: a model without a tokenizer, or a text without a token.
+    """
+    tokenizer = require_tokenizer(model)
+    return {
+        code: tokenize(tokenizer, corpus[code], max_tokens=token_limit(model, max_tokens)) for code in corpus.languages
+    }
+
+
+def token_limit(model: LensModel, max_tokens: int) -> int:
+    """`max_tokens`, or what the model has room for."""
+    return min(max_tokens, model.cfg.n_ctx)
+
+
+def readings(model: LensModel, texts: Mapping[str, TokenizedTexts], batch_size: int) -> list[Reading]:
+    """One item a language."""
+    device = device_of(model)
+    return [
+        Reading(code, held, tuple(map(tuple, forward_batches([len(ids) for ids in held.ids], batch_size, device))))
+        for code, held in texts.items()
+    ]
+
+
+def parallel_readings(model: LensModel, texts: Mapping[str, TokenizedTexts], batch_size: int) -> list[Reading]:
+    """Items of one batch: the same examples in every language, then the next examples; all with the same batches.
+
+    An example is as long as in its longest language.
+    """
+    lengths = [max(map(len, rows)) for rows in zip(*(held.ids for held in texts.values()), strict=True)]
+    batches = forward_batches(lengths, batch_size, device_of(model))
+    return [Reading(code, held, (tuple(rows),)) for rows in batches for code, held in texts.items()]
+
+
+def read_items(
+    items: Sequence[Reading], read: Callable[[Reading, Tick], Result], *, what: str, progress: bool
+) -> Iterator[tuple[Reading, Result]]:
+    """What `read` makes of each item, in order, with one bar over all batches.
+
+    Args:
+        read: given an item and a function to call after each batch; its result depends on the model and the item alone.
+    """
+    with tqdm(total=sum(len(item.batches) for item in items), unit="batch", disable=not progress) as bar:
+        for item in items:
+            bar.set_description(f"{what} {item.language}")
+            yield item, read(item, bar.update)
+
+
+def read_batches(
+    model: LensModel, item: Reading, read: Callable[[TokenBatch], Result], tick: Tick
+) -> Iterator[tuple[TokenBatch, Result]]:
+    """An item's batches, each with what `read` makes of it."""
+    texts, device = item.texts, device_of(model)
+    for rows in item.batches:
+        batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, side=item.side, device=device)
+        yield batch, read(batch)
+        tick()
+
+
+def in_one_pass(
+    model: LensModel, watching: Callable[[TokenBatch], AbstractContextManager[Result]]
+) -> Callable[[TokenBatch], Result]:
+    """A `read` for `read_batches`: one forward pass without the unembedding, inside what `watching` gives for the batch."""
+
+    def read(batch: TokenBatch) -> Result:
+        with watching(batch) as seen:
+            run_layers(model, batch.tokens, batch.attention_mask)
+        return seen
+
+    return read
+
+
+def in_corpus_order(item: Reading, parts: Iterator[tuple[TokenBatch, tuple[Tensor, ...]]]) -> tuple[Tensor, ...]:
+    """One tensor for each of the tensors that a batch gives (rows first, on the CPU), with a row a text, in corpus order."""
+    whole: tuple[Tensor, ...] = ()
+    for batch, part in parts:
+        whole = whole or tuple(one.new_zeros(len(item.texts.ids), *one.shape[1:]) for one in part)
+        for one, values in zip(whole, part, strict=True):
+            one[list(batch.rows)] = values
+    return whole
+
+
+# --- the residual stream, pooled over texts ---
 
 
 @contextmanager
 def pooling_residuals(
     model: LensModel, batch: TokenBatch, layers: Sequence[int], pool: Pool = "mean"
-) -> Iterator[dict[int, Float[Tensor, "batch d_model"]]]:
-    """Gives a dict that the forward passes of `batch` inside fill: the pooled residual stream at each layer's output."""
-    pooled: dict[int, Tensor] = {}
+) -> Iterator[Float[Tensor, "batch layer d_model"]]:
+    """Gives a tensor that a forward pass of `batch` inside fills: the pooled residual stream at each layer's output."""
+    pooled = torch.zeros(len(batch.rows), len(layers), model.cfg.d_model)
     weights = torch.zeros_like(batch.content_mask, dtype=torch.float32)
     match pool:
         case "mean":
@@ -27,34 +145,19 @@ def pooling_residuals(
         case "last":
             weights[:, -1] = 1  # padding is on the left
 
-    def on_residual(layer: int) -> HookFunction:
+    unseen = set(layers)
+
+    def on_residual(place: int, layer: int) -> HookFunction:
         def hook(residual: Tensor, hook: object) -> None:
-            pooled[layer] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
+            pooled[:, place] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
+            unseen.discard(layer)
 
         return hook
 
-    with hooked(model, [(residual_name(layer), on_residual(layer)) for layer in layers]):
+    with hooked(model, [(residual_name(layer), on_residual(place, layer)) for place, layer in enumerate(layers)]):
         yield pooled
-
-
-def read_texts(
-    model: LensModel,
-    texts: TokenizedTexts,
-    batches: Sequence[Sequence[int]],
-    layers: Sequence[int],
-    pool: Pool,
-    bar: "tqdm[Any]",
-) -> Float[Tensor, "example layer d_model"]:
-    """One language's representations, in corpus order."""
-    values = torch.zeros(len(texts.ids), len(layers), model.cfg.d_model)
-    for group in batches:
-        rows = list(group)
-        batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, device=device_of(model))
-        with pooling_residuals(model, batch, layers, pool) as pooled:
-            run_layers(model, batch.tokens, batch.attention_mask)
-        values[rows] = torch.stack([pooled[layer] for layer in layers], dim=1)
-        bar.update()
-    return values
+    if unseen:
+        raise ValueError(f"no forward pass of {model.cfg.model_name} gave the residual stream of layer {min(unseen)}")
 
 
 def check_finite(values: Float[Tensor, "example layer d_model"], layers: Sequence[int], language: str) -> None:
@@ -65,7 +168,3 @@ def check_finite(values: Float[Tensor, "example layer d_model"], layers: Sequenc
             f"NaN or infinite representations in layer {bad[0]}, language {language!r}. "
             "Try dtype=torch.float32 or bfloat16 (float16 overflows), and check the weights."
         )
-
-
-class NonFiniteActivationError(ValueError):
-    """An activation is NaN or infinite."""

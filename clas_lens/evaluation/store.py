@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clas_lens.artifacts import resumed_table, save_table
+from clas_lens.artifacts import remembered_table, save_table
 from clas_lens.evaluation.plan import EvaluationPlan, WorkItem
 
 KIND = "evaluation rows"
@@ -20,7 +20,7 @@ class RowStore:
 
     def resumed(self, plan: EvaluationPlan, item: WorkItem, name: str) -> pd.DataFrame | None:
         """The rows of an item under one intervention, if they are there and follow from the same inputs."""
-        return None if self.folder is None else resumed_table(self._path(item, name), KIND, plan.key(item, name))
+        return None if self.folder is None else remembered_table(self._path(item, name), KIND, plan.key(item, name))
 
     def save(self, plan: EvaluationPlan, item: WorkItem, name: str, table: pd.DataFrame) -> None:
         """Keep them; a whole language takes the place of its chunks."""

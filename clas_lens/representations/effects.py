@@ -1,38 +1,35 @@
 """What an intervention changes inside the model: the next-token distribution, and the likeness to the anchor language."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
-from tqdm import tqdm
 
-from clas_lens.artifacts import content_key, resumed_table, save_table
+from clas_lens.artifacts import content_key, keep, remembered_table
 from clas_lens.categories.browser import check_neuron
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_count, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.reading import pooling_residuals
-from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
+from clas_lens.corpus.reading import (
+    Reading,
+    Tick,
+    in_corpus_order,
+    in_one_pass,
+    pooling_residuals,
+    read_batches,
+    read_items,
+    readings,
+    tokenize_corpus,
+)
+from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.models.identity import describe_model
-from clas_lens.models.sites import (
-    LensModel,
-    check_layers,
-    device_of,
-    hooked,
-    last_logits,
-    post_name,
-    run_layers,
-)
-from clas_lens.representations.sentences import (
-    Representations,
-    check_steers_texts,
-    is_collected,
-    unread_representations,
-)
+from clas_lens.models.sites import LensModel, check_layers, hooked, last_logits, post_name
+from clas_lens.representations.sentences import Representations, check_steers_texts, unread_representations
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
@@ -43,7 +40,7 @@ KIND = "steering effects"
 def measure_effects(
     model: LensModel,
     clas: Clas,
-    corpus: ParallelCorpus,
+    corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     *,
     layers: Sequence[int] | None = None,
     batch_size: int = 16,
@@ -70,81 +67,70 @@ def measure_effects(
         `n_texts`, `n_truncated`. The anchor's row is a check: kl is 0 and both cosines are 1.
 
     Raises:
-        ValueError: the anchor is not in the corpus, or `clas` steers generated tokens only.
+        ValueError: the anchor is not in the corpus, `clas` steers generated tokens only, something else acts on the model
+            (`steer`; your own hooks, with `out` or `representations`), or an argument is of another kind.
     """
+    model, corpus = given_model(model), given_corpus(corpus)
+    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
     if clas.anchor not in corpus.languages:
         raise ValueError(
             f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
         )
     check_steers_texts(clas)
-    limit = min(max_tokens, model.cfg.n_ctx)
+    check_bare(model, "measure_effects", kept=out is not None or representations is not None)
     chosen = check_layers(clas.layers if layers is None else layers, model.cfg.n_layers)
     read = check_layers(sorted({*chosen, *more_layers}), model.cfg.n_layers)
-    tokenizer = require_tokenizer(model)
-    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
+    texts = tokenize_corpus(model, corpus, max_tokens)
     inputs = (clas.fingerprint(), describe_model(model), chosen, corpus.ids, texts[clas.anchor].ids)
-    keys = {code: content_key(*inputs, texts[code].ids) for code in corpus.languages}
-    folder = None if out is None else Path(out)
+    keys = {code: content_key(*inputs, code, held.ids) for code, held in texts.items()}
+    paths = {code: None if out is None else Path(out) / f"{code}.parquet" for code in texts}
     kept: dict[Path, Representations] = {}
     if representations is not None:
         for name, one in (("before", None), ("after", clas)):
             place = Path(representations) / name
             kept[place] = unread_representations(model, corpus, texts, read, pool="mean", intervention=one)
-    rows = {} if folder is None else {c: resumed_table(folder / f"{c}.parquet", KIND, keys[c]) for c in keys}
-    missing = {code for place, unread in kept.items() for code in keys if not is_collected(place, code, unread)}
-    todo = [code for code in corpus.languages if rows.get(code) is None or code in missing]
-    batches = {
-        code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model)) for code in texts
-    }
+    rows = {code: remembered_table(paths[code], KIND, key) for code, key in keys.items()}
+    unread = {code for place, of in kept.items() for code in keys if of.saved_language(place, code) is None}
+    todo = [code for code in texts if rows[code] is None or code in unread]
     measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
+    items = readings(model, {code: texts[code] for code in measured}, batch_size)
     cosine_at = [read.index(layer) for layer in chosen]
-    with tqdm(total=sum(len(batches[code]) for code in measured), unit="batch", disable=not progress) as bar:
-        anchor: Float[Tensor, "text layer d_model"] | None = None
-        for language in measured:
-            bar.set_description(f"effects {language}")
-            before, after, kl, changed = _measure(model, clas, language, texts[language], batches[language], read, bar)
-            for place, unread in kept.items():
-                unread.with_values({language: before if unread.intervention is None else after}).save(place)
-            before, after = before[:, cosine_at], after[:, cosine_at]
-            anchor = before if anchor is None else anchor
-            row = {
-                "language": language,
-                "kl": float(kl.mean()),
-                "top1_changed": float(changed.float().mean()),
-                "cosine_before": float(cosine_similarity(before, anchor, dim=-1).mean()),
-                "cosine_after": float(cosine_similarity(after, anchor, dim=-1).mean()),
-                "n_texts": len(corpus),
-                "n_truncated": len(texts[language].truncated),
-            }
-            table = pd.DataFrame([row])
-            if folder is not None:
-                save_table(folder / f"{language}.parquet", KIND, table, {"key": keys[language]})
-            rows[language] = table
-    return pd.concat([rows[code] for code in corpus.languages], ignore_index=True)
+    anchor: Float[Tensor, "text layer d_model"] | None = None
+    for item, (before, after, kl, changed) in read_items(
+        items, partial(_measure, model, clas, read), what="effects", progress=progress
+    ):
+        language = item.language
+        for place, of in kept.items():
+            of.save_language(place, language, before if of.intervention is None else after)
+        before, after = before[:, cosine_at], after[:, cosine_at]
+        anchor = before if anchor is None else anchor
+        row = {
+            "language": language,
+            "kl": float(kl.mean()),
+            "top1_changed": float(changed.float().mean()),
+            "cosine_before": float(cosine_similarity(before, anchor, dim=-1).mean()),
+            "cosine_after": float(cosine_similarity(after, anchor, dim=-1).mean()),
+            "n_texts": len(corpus),
+            "n_truncated": len(item.texts.truncated),
+        }
+        if rows[language] is None:
+            rows[language] = keep(paths[language], KIND, keys[language], pd.DataFrame([row]))
+    return pd.concat([rows[code] for code in texts], ignore_index=True)
 
 
 def _measure(
-    model: LensModel,
-    clas: Clas,
-    language: str,
-    texts: TokenizedTexts,
-    batches: Sequence[Sequence[int]],
-    layers: Sequence[int],
-    bar: "tqdm[Any]",
+    model: LensModel, clas: Clas, layers: Sequence[int], item: Reading, tick: Tick
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Representations before and after, KL, and whether the most likely token changed, in corpus order."""
-    count = len(texts.ids)
-    before, after = (torch.zeros(count, len(layers), model.cfg.d_model) for _ in range(2))
-    kl, changed = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool)
-    for group in batches:
-        rows = list(group)
-        batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, device=device_of(model))
-        logits, before[rows] = _forward(model, batch, layers)
-        with steer(model, clas, language=language):
-            steered_logits, after[rows] = _forward(model, batch, layers)
-        kl[rows] = kl_divergence(logits, steered_logits)
-        changed[rows] = (logits.argmax(-1) != steered_logits.argmax(-1)).cpu()
-        bar.update()
+
+    def both(batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits, before = _forward(model, batch, layers)
+        with steer(model, clas, language=item.language):
+            steered_logits, after = _forward(model, batch, layers)
+        changed = (logits.argmax(-1) != steered_logits.argmax(-1)).cpu()
+        return before, after, kl_divergence(logits, steered_logits), changed
+
+    before, after, kl, changed = in_corpus_order(item, read_batches(model, item, both, tick))
     return before, after, kl, changed
 
 
@@ -162,12 +148,12 @@ def _forward(
     """Logits after the text, and each text's mean residual stream at the given layers."""
     with pooling_residuals(model, batch, layers) as pooled:
         logits = last_logits(model, batch.tokens, batch.attention_mask)
-    return logits, torch.stack([pooled[layer] for layer in layers], dim=1)
+    return logits, pooled
 
 
 def neuron_activations(
     model: LensModel,
-    corpus: ParallelCorpus,
+    corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     layer: int,
     neuron: int,
     *,
@@ -181,34 +167,41 @@ def neuron_activations(
     Returns:
         Tidy: language, example (id), when ("before", and "after" if there is an intervention), value.
     """
+    model, corpus = given_model(model), given_corpus(corpus)
+    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
     check_neuron(model, layer, neuron)
-    tokenizer = require_tokenizer(model)
-    limit = min(max_tokens, model.cfg.n_ctx)
+    check_bare(model, "neuron_activations", kept=False)
+    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
+    read = partial(_text_means, model, layer, neuron, intervention)
     parts = []
-    for language in tqdm(corpus.languages, desc="neuron", disable=not progress):
-        texts = tokenize(tokenizer, corpus[language], max_tokens=limit)
-        batches = forward_batches([len(ids) for ids in texts.ids], batch_size, device_of(model))
-        for when in ("before",) if intervention is None else ("before", "after"):
-            with steer(model, intervention, language) if when == "after" and intervention else nullcontext():
-                values = _text_means(model, texts, batches, layer, neuron)
-            parts.append(pd.DataFrame({"language": language, "example": corpus.ids, "when": when, "value": values}))
+    for item, means in read_items(items, read, what="neuron", progress=progress):
+        for when, values in means.items():
+            frame = {"language": item.language, "example": corpus.ids, "when": when, "value": values}
+            parts.append(pd.DataFrame(frame))
     return pd.concat(parts, ignore_index=True)
 
 
 def _text_means(
-    model: LensModel, texts: TokenizedTexts, batches: Sequence[Sequence[int]], layer: int, neuron: int
-) -> list[float]:
-    """The mean over each text's content tokens, in corpus order."""
-    means = torch.zeros(len(texts.ids), dtype=torch.float64)
-    for group in batches:
-        rows = list(group)
-        batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, device=device_of(model))
+    model: LensModel, layer: int, neuron: int, intervention: Intervention | None, item: Reading, tick: Tick
+) -> dict[str, list[float]]:
+    """The mean over each text's content tokens, in corpus order, before and (with an intervention) after steering."""
+
+    @contextmanager
+    def averaging(batch: TokenBatch) -> Iterator[tuple[Tensor]]:
+        means = torch.zeros(len(batch.rows), dtype=torch.float64)
         weights = batch.content_mask.float()
         weights = weights / weights.sum(1, keepdim=True)
 
-        def on_post(activation: Tensor, hook: object, rows: list[int] = rows, weights: Tensor = weights) -> None:
-            means[rows] = (activation[:, :, neuron].float() * weights).sum(1).double().cpu()
+        def on_post(activation: Tensor, hook: object) -> None:
+            means[:] = (activation[:, :, neuron].float() * weights).sum(1).double().cpu()
 
         with hooked(model, [(post_name(layer), on_post)]):
-            run_layers(model, batch.tokens, batch.attention_mask)
-    return means.tolist()
+            yield (means,)
+
+    found = {}
+    for when in ("before",) if intervention is None else ("before", "after"):
+        steered = steer(model, intervention, item.language) if intervention and when == "after" else nullcontext()
+        with steered:
+            (means,) = in_corpus_order(item, read_batches(model, item, in_one_pass(model, averaging), tick))
+        found[when] = means.tolist()
+    return found

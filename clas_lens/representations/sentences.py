@@ -3,20 +3,42 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from clas_lens.artifacts import ArtifactError, content_key, load_tensors, read_header, save_tensors, tensor_fingerprint
+from clas_lens.artifacts import (
+    ArtifactError,
+    Content,
+    content_key,
+    keep,
+    load_tensors,
+    provenance,
+    remembered,
+    tensor_fingerprint,
+)
+from clas_lens.corpus.arguments import check_bare, given_choice, given_corpus, given_count, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.reading import check_finite, read_texts
-from clas_lens.corpus.tokens import TokenizedTexts, forward_batches, require_tokenizer, tokenize
+from clas_lens.corpus.reading import (
+    Reading,
+    Tick,
+    check_finite,
+    in_corpus_order,
+    in_one_pass,
+    pooling_residuals,
+    read_batches,
+    read_items,
+    readings,
+    tokenize_corpus,
+)
+from clas_lens.corpus.tokens import TokenizedTexts
 from clas_lens.models.identity import describe_model
-from clas_lens.models.sites import LensModel, check_layers, device_of
+from clas_lens.models.sites import LensModel, check_layers
+from clas_lens.statistics.files import check_language_of, language_path
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
 from clas_lens.vocabulary import Pool
@@ -39,6 +61,7 @@ class Representations:
         model: see `describe_model`.
         texts: per language: the texts' `fingerprint` and how many were `truncated`.
         corpus: the name of the corpus that the examples are of.
+        made: per language: when and with which versions it was read (`provenance`), kept when it is saved again.
     """
 
     values: Float[Tensor, "lang example layer d_model"]
@@ -50,6 +73,7 @@ class Representations:
     model: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     corpus: str = "texts"
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named = (len(self.languages), len(self.example_ids), len(self.layers))
@@ -83,7 +107,8 @@ class Representations:
     def with_values(self, values: Mapping[str, Float[Tensor, "example layer d_model"]]) -> "Representations":
         """The same, of these languages."""
         texts = {code: self.texts[code] for code in values if code in self.texts}
-        return replace(self, values=torch.stack(list(values.values())), languages=tuple(values), texts=texts)
+        made = {code: self.made[code] for code in values if code in self.made}
+        return replace(self, values=torch.stack(list(values.values())), languages=tuple(values), texts=texts, made=made)
 
     def source(self) -> dict[str, Any]:
         """What these vectors are of, JSON-able."""
@@ -110,24 +135,40 @@ class Representations:
     def save(self, folder: str | Path) -> Path:
         """Write one `<language>.safetensors` a language; `load` reads them back."""
         for language in self.languages:
-            header = {**self.source(), "language": language, "text": dict(self.texts.get(language, {}))}
-            save_tensors(Path(folder) / f"{language}.safetensors", KIND, {"values": self.of(language)}, header)
+            self.save_language(folder, language, self.of(language))
         return Path(folder)
+
+    def save_language(self, folder: str | Path, language: str, values: Float[Tensor, "example layer d_model"]) -> None:
+        """Write one language's file."""
+        header = {**self._file(language), "provenance": dict(self.made.get(language) or provenance())}
+        keep(language_path(Path(folder), language), KIND, self._key(language), Content({"values": values}, header))
+
+    def saved_language(self, folder: str | Path | None, language: str) -> Content | None:
+        """What a language's file in `folder` holds, if it is of just these texts, model and settings."""
+        return remembered(None if folder is None else language_path(Path(folder), language), KIND, self._key(language))
+
+    def _file(self, language: str) -> dict[str, Any]:
+        return {**self.source(), "language": language, "text": dict(self.texts.get(language, {}))}
+
+    def _key(self, language: str) -> str:
+        return content_key(self._file(language))
 
     @classmethod
     def load(cls, folder: str | Path, languages: Sequence[str] | None = None) -> "Representations":
         """Read what `save` or `collect_representations(..., out=)` wrote; default all languages there, by name.
 
         Raises:
-            ArtifactError: nothing there, a damaged file, or files of different models, texts, layers or interventions.
+            ArtifactError: nothing there, a damaged file, one of another language than its name says, or files of different
+                models, texts, layers or interventions.
         """
         found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
         chosen = list(found if languages is None else languages)
         if not chosen:
             raise ArtifactError(f"no {KIND} in {folder}")
-        read = {code: load_tensors(Path(folder) / f"{code}.safetensors", KIND) for code in chosen}
+        read = {code: load_tensors(language_path(Path(folder), code), KIND) for code in chosen}
         first = read[chosen[0]][1]
         for code, (_, header) in read.items():
+            check_language_of(language_path(Path(folder), code), header, code)
             differing = [name for name in SHARED if header[name] != first[name]]
             if differing:
                 raise ArtifactError(
@@ -144,12 +185,13 @@ class Representations:
             first["model"],
             {code: header["text"] for code, (_, header) in read.items()},
             first["corpus"],
+            {code: header["provenance"] for code, (_, header) in read.items()},
         )
 
 
 def collect_representations(
     model: LensModel,
-    corpus: ParallelCorpus,
+    corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     layers: Sequence[int],
     *,
     intervention: Intervention | None = None,
@@ -166,6 +208,7 @@ def collect_representations(
     unembedding is skipped.
 
     Args:
+        corpus: parallel texts; a mapping of language code to texts is taken as `ParallelCorpus.from_texts` takes it.
         layers: 0-based.
         intervention: on the model while it reads; None reads it as it is.
         pool: "mean" over content tokens (no padding, no BOS), in float32; or the "last" token.
@@ -176,33 +219,48 @@ def collect_representations(
         progress: show a bar over all languages' batches.
 
     Raises:
-        ValueError: a layer out of range or twice, a model without a tokenizer, or an intervention on generated tokens only.
+        ValueError: a layer out of range or twice, a model without a tokenizer or on which something else acts (`steer`; your
+            own hooks, with `out`), an intervention on generated tokens only, or an argument of another kind.
         NonFiniteActivationError: a representation with NaN or infinite values.
     """
+    model, corpus = given_model(model), given_corpus(corpus)
+    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    pool = given_choice("pool", pool, get_args(Pool))
     chosen = check_layers(layers, model.cfg.n_layers)
     if intervention is not None:
         check_steers_texts(intervention)
-    tokenizer = require_tokenizer(model)
-    limit = min(max_tokens, model.cfg.n_ctx)
-    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
+    check_bare(model, "collect_representations", kept=out is not None)
+    texts = tokenize_corpus(model, corpus, max_tokens)
     unread = unread_representations(model, corpus, texts, chosen, pool=pool, intervention=intervention)
-    folder = None if out is None else Path(out)
-    done = [code for code in corpus.languages if folder and is_collected(folder, code, unread)]
-    batches = {
-        code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model))
-        for code in corpus.languages
-        if code not in done
-    }
-    values = {} if folder is None else {code: Representations.load(folder, [code]).of(code) for code in done}
-    with tqdm(total=sum(map(len, batches.values())), unit="batch", disable=not progress) as bar:
-        for language, groups in batches.items():
-            bar.set_description(f"read {language}")
-            with nullcontext() if intervention is None else steer(model, intervention, language=language):
-                values[language] = read_texts(model, texts[language], groups, chosen, pool, bar)
-            check_finite(values[language], chosen, language)
-            if folder is not None:
-                unread.with_values({language: values[language]}).save(folder)
-    return unread.with_values({code: values[code] for code in corpus.languages})
+    found = {code: unread.saved_language(out, code) for code in texts}
+    values = {code: content.tensors["values"] for code, content in found.items() if content is not None}
+    made = {code: content.header["provenance"] for code, content in found.items() if content is not None}
+    unread = replace(unread, made={code: provenance() for code in texts} | made)
+    todo = [item for item in readings(model, texts, batch_size) if item.language not in values]
+    read = partial(_read_item, model, intervention=intervention, layers=chosen, pool=pool)
+    for item, read_values in read_items(todo, read, what="read", progress=progress):
+        values[item.language] = read_values
+        if out is not None:
+            unread.save_language(out, item.language, read_values)
+    return unread.with_values({code: values[code] for code in texts})
+
+
+def _read_item(
+    model: LensModel,
+    item: Reading,
+    tick: Tick,
+    *,
+    intervention: Intervention | None,
+    layers: Sequence[int],
+    pool: Pool,
+) -> Float[Tensor, "example layer d_model"]:
+    """One item's representations, in corpus order."""
+    read = in_one_pass(model, lambda batch: pooling_residuals(model, batch, layers, pool))
+    with nullcontext() if intervention is None else steer(model, intervention, language=item.language):
+        parts = ((batch, (pooled,)) for batch, pooled in read_batches(model, item, read, tick))
+        (values,) = in_corpus_order(item, parts)
+    check_finite(values, layers, item.language)
+    return values
 
 
 def unread_representations(
@@ -229,16 +287,6 @@ def unread_representations(
         },
         corpus.name,
     )
-
-
-def is_collected(folder: Path, language: str, unread: Representations) -> bool:
-    """Whether this language's file in `folder` was made from the same model, texts and settings."""
-    try:
-        header = read_header(folder / f"{language}.safetensors", KIND)
-    except ArtifactError:
-        return False
-    expected = {**unread.source(), "text": unread.texts[language]}
-    return all(header[name] == value for name, value in expected.items())
 
 
 def check_steers_texts(intervention: Intervention) -> None:

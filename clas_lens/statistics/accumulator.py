@@ -1,22 +1,15 @@
 """Running sums over one language's tokens, and how tokens are weighted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.corpus.reading import NonFiniteActivationError
-from clas_lens.statistics.histogram import N_BINS, count_bins
+from clas_lens.statistics.histogram import count_bins
+from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling
-
-SUMS = ("sum", "square_sum", "gate_sum", "gate_act_sum", "fired", "gated")
-
-
-TENSORS = (*SUMS, "max", "max_example", "max_position")
-
-
-HISTOGRAMS = ("histogram", "gate_histogram", "gate_act_histogram")
 
 
 class NeuronAccumulator:
@@ -39,21 +32,8 @@ class NeuronAccumulator:
         histograms: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (n_layers, n_neurons)
-        accumulate = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.pooling: Pooling = pooling
-        self.sum = torch.zeros(shape, dtype=accumulate, device=device)
-        self.square_sum = torch.zeros(shape, dtype=accumulate, device=device)
-        self.gate_sum = torch.zeros(shape, dtype=accumulate, device=device)
-        self.gate_act_sum = torch.zeros(shape, dtype=accumulate, device=device)
-        self.fired = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.gated = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.max = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
-        self.max_example = torch.full(shape, -1, dtype=torch.int64, device=device)
-        self.max_position = torch.full(shape, -1, dtype=torch.int64, device=device)
-        self.histograms = {
-            name: torch.zeros((*shape, N_BINS), dtype=torch.int32, device=device) for name in HISTOGRAMS if histograms
-        }
+        self.sums = NeuronSums.nothing(n_layers, n_neurons, histograms=histograms, device=device)
         self.n_samples = 0
         self.n_tokens = 0
 
@@ -74,14 +54,16 @@ class NeuronAccumulator:
             positions: its position among its text's content tokens.
         """
         values = post.float()
-        self.sum[layer] += weights @ values
-        self.square_sum[layer] += weights @ values.square()
-        self.fired[layer] += _count_positive(values)
-        self._count_bins("histogram", layer, values)
+        sums = self.sums
+        sums.sum[layer] += weights @ values
+        sums.square_sum[layer] += weights @ values.square()
+        sums.fired[layer] += _count_positive(values)
+        if sums.histogram is not None:
+            sums.histogram[layer] += count_bins(values)
         top = values.amax(0)
-        (new,) = (top >= self.max[layer]).nonzero(as_tuple=True)  # the others' places do not matter
+        (new,) = (top >= sums.max[layer]).nonzero(as_tuple=True)  # the others' places do not matter
         row = _first_row_of(top[new], values.index_select(1, new))
-        self._keep_maximum(layer, top[new], examples[row], positions[row], new)
+        sums.keep_maximum(layer, top[new], examples[row], positions[row], new)
 
     def update_gate(
         self,
@@ -91,12 +73,13 @@ class NeuronAccumulator:
         weights: Float[Tensor, "token"],
     ) -> None:
         """Add one layer's gate of the same tokens: before its nonlinearity (`gate`) and after it (`activated`)."""
-        values, activated = gate.float(), activated.float()
-        self.gate_sum[layer] += weights @ values
-        self.gate_act_sum[layer] += weights @ activated
-        self.gated[layer] += _count_positive(values)
-        self._count_bins("gate_histogram", layer, values)
-        self._count_bins("gate_act_histogram", layer, activated)
+        values, activated, sums = gate.float(), activated.float(), self.sums
+        sums.gate_sum[layer] += weights @ values
+        sums.gate_act_sum[layer] += weights @ activated
+        sums.gated[layer] += _count_positive(values)
+        if sums.gate_histogram is not None and sums.gate_act_histogram is not None:
+            sums.gate_histogram[layer] += count_bins(values)
+            sums.gate_act_histogram[layer] += count_bins(activated)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""
@@ -105,10 +88,10 @@ class NeuronAccumulator:
 
     def check_finite(self, language: str) -> None:
         """Raise if any layer has seen a NaN or infinite activation."""
-        bad = ~(self.sum.isfinite() & self.square_sum.isfinite()).all(dim=1)
+        bad = ~(self.sums.sum.isfinite() & self.sums.square_sum.isfinite()).all(dim=1)
         if bad.any():
             layer = int(bad.nonzero()[0])
-            neurons = int((~self.square_sum[layer].isfinite()).sum())
+            neurons = int((~self.sums.square_sum[layer].isfinite()).sum())
             raise NonFiniteActivationError(
                 f"NaN or infinite activations in layer {layer}, language {language!r} ({neurons} neurons). "
                 "Try dtype=torch.float32 or bfloat16 (float16 overflows), and check the weights."
@@ -116,58 +99,16 @@ class NeuronAccumulator:
 
     def merge(self, other: "NeuronAccumulator") -> None:
         """Add another accumulator of the same language and settings; the order of merging does not matter."""
-        if self.pooling != other.pooling or self.sum.shape != other.sum.shape:
-            raise ValueError(
-                f"cannot merge: pooling {self.pooling!r} against {other.pooling!r}, "
-                f"shape {tuple(self.sum.shape)} against {tuple(other.sum.shape)}"
-            )
-        if self.histograms.keys() != other.histograms.keys():
-            raise ValueError("cannot merge: one of the two has histograms and the other has none")
-        for name in SUMS:
-            getattr(self, name).add_(getattr(other, name).to(self.sum.device))
-        for name, counts in self.histograms.items():
-            counts.add_(other.histograms[name].to(counts.device))
-        for layer in range(self.sum.shape[0]):
-            self._keep_maximum(layer, other.max[layer], other.max_example[layer], other.max_position[layer])
+        if self.pooling != other.pooling:
+            raise ValueError(f"cannot merge: pooling {self.pooling!r} against {other.pooling!r}")
+        self.sums.add(other.sums)
         self.count(samples=other.n_samples, tokens=other.n_tokens)
 
-    def _count_bins(self, name: str, layer: int, values: Float[Tensor, "token neuron"]) -> None:
-        if name in self.histograms:
-            self.histograms[name][layer] += count_bins(values)
-
-    def _keep_maximum(
-        self,
-        layer: int,
-        top: Float[Tensor, "neuron"],
-        example: Int[Tensor, "neuron"],
-        position: Int[Tensor, "neuron"],
-        neurons: Int[Tensor, "neuron"] | slice = slice(None),
-    ) -> None:
-        """Keep the larger value; between equal ones the earlier (example, position), so that order never shows."""
-        top, example, position = (t.to(self.sum.device) for t in (top, example, position))
-        held, held_example = self.max[layer, neurons], self.max_example[layer, neurons]
-        held_position = self.max_position[layer, neurons]
-        earlier = (example < held_example) | ((example == held_example) & (position < held_position))
-        better = (top > held) | ((top == held) & earlier)
-        self.max[layer, neurons] = torch.where(better, top, held)
-        self.max_example[layer, neurons] = torch.where(better, example, held_example)
-        self.max_position[layer, neurons] = torch.where(better, position, held_position)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The running values by name, on the CPU."""
-        held = {name: getattr(self, name) for name in TENSORS} | self.histograms
-        return {name: values.cpu() for name, values in held.items()}
-
     @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Tensor], *, pooling: Pooling, samples: int, tokens: int
-    ) -> "NeuronAccumulator":
-        """The accumulator that `tensors()` came from."""
-        n_layers, n_neurons = tensors["sum"].shape
-        accumulator = cls(n_layers, n_neurons, pooling=pooling)
-        for name in TENSORS:
-            setattr(accumulator, name, tensors[name].clone())
-        accumulator.histograms = {name: tensors[name].clone() for name in HISTOGRAMS if name in tensors}
+    def from_sums(cls, sums: NeuronSums, *, pooling: Pooling, samples: int, tokens: int) -> "NeuronAccumulator":
+        """An accumulator that goes on from a copy of these sums, on the CPU."""
+        accumulator = cls(0, 0, pooling=pooling)
+        accumulator.sums = sums.each(torch.clone)
         accumulator.count(samples=samples, tokens=tokens)
         return accumulator
 

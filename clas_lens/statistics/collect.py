@@ -1,19 +1,30 @@
 """The forward loop that feeds the statistics: one streaming pass per language."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from clas_lens.artifacts import ArtifactError, content_key, read_header
+from clas_lens.artifacts import content_key, keep, provenance, remembered
+from clas_lens.corpus.arguments import check_bare, given_choice, given_corpus, given_count, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
+from clas_lens.corpus.reading import (
+    Reading,
+    Tick,
+    in_one_pass,
+    read_batches,
+    read_items,
+    readings,
+    token_limit,
+    tokenize_corpus,
+)
+from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import (
     LensModel,
@@ -24,16 +35,16 @@ from clas_lens.models.sites import (
     gate_name,
     hooked,
     post_name,
-    run_layers,
 )
-from clas_lens.statistics.accumulator import HISTOGRAMS, TENSORS, NeuronAccumulator, token_weights
-from clas_lens.statistics.neurons import KIND, NeuronStatistics
+from clas_lens.statistics.accumulator import NeuronAccumulator, token_weights
+from clas_lens.statistics.files import KIND, Origin, accumulator_of, language_path
+from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import PaddingSide, Pooling
 
 
 def collect_statistics(
     model: LensModel,
-    corpus: ParallelCorpus,
+    corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     *,
     batch_size: int = 16,
     pooling: Pooling = "sample",
@@ -49,6 +60,7 @@ def collect_statistics(
     positions do not count.
 
     Args:
+        corpus: parallel texts; a mapping of language code to texts is taken as `ParallelCorpus.from_texts` takes it.
         batch_size: texts a forward pass, at most (on a CPU fewer where they are long); batches hold texts of similar
             length. It changes results only by float error.
         pooling: "sample" (mean over a sample's tokens, then over samples), "token" or "last"; recorded in the result.
@@ -62,61 +74,71 @@ def collect_statistics(
 
     Raises:
         NonFiniteActivationError: NaN or infinite activations, with layer and language.
-        ValueError: a model without a tokenizer.
+        ValueError: a model without a tokenizer or on which something else acts (`steer`; your own hooks, with `out`), or an
+            argument of another kind.
     """
+    model, corpus = given_model(model), given_corpus(corpus)
+    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    pooling = given_choice("pooling", pooling, get_args(Pooling))
+    side = given_choice("padding_side", padding_side, get_args(PaddingSide))
     check_mlp_hooks(model)
-    tokenizer = require_tokenizer(model)
-    limit = min(max_tokens, model.cfg.n_ctx)
-    texts = {code: tokenize(tokenizer, corpus[code], max_tokens=limit) for code in corpus.languages}
-    shared: dict[str, Any] = {
-        "example_ids": corpus.ids,
-        "model": describe_model(model),
-        "settings": {"max_tokens": limit, "corpus": corpus.name},
+    check_bare(model, "collect_statistics", kept=out is not None)
+    texts = tokenize_corpus(model, corpus, max_tokens)
+    described, settings = describe_model(model), {"max_tokens": token_limit(model, max_tokens), "corpus": corpus.name}
+    origins = {
+        code: Origin(
+            language=code,
+            pooling=pooling,
+            histograms=histograms,
+            example_ids=corpus.ids,
+            model=described,
+            settings=settings,
+            text={"fingerprint": content_key(corpus.ids, held.ids), "truncated": len(held.truncated)},
+        )
+        for code, held in texts.items()
     }
-    described = {
-        code: {"fingerprint": content_key(corpus.ids, texts[code].ids), "truncated": len(texts[code].truncated)}
-        for code in corpus.languages
-    }
-    folder = None if out is None else Path(out)
-    done = [c for c in corpus.languages if _is_done(folder, c, pooling, described[c], shared, histograms)]
-    batches = {
-        code: forward_batches([len(row) for row in texts[code].ids], batch_size, device_of(model))
-        for code in corpus.languages
-        if code not in done
-    }
-    accumulators = NeuronStatistics.load(folder, done).accumulators() if folder and done else {}
-    with tqdm(total=sum(map(len, batches.values())), unit="batch", disable=not progress) as bar:
-        for language, groups in batches.items():
-            bar.set_description(f"collect {language}")
-            accumulator = NeuronAccumulator(
-                model.cfg.n_layers, model.cfg.d_mlp, pooling=pooling, histograms=histograms, device=device_of(model)
-            )
-            for rows in groups:
-                _add_batch(model, accumulator, texts[language], rows, padding_side)
-                accumulator.check_finite(language)
-                bar.update()
-            accumulators[language] = accumulator
-            if folder is not None:
-                only = {language: described[language]}
-                NeuronStatistics.from_accumulators({language: accumulator}, texts=only, **shared).save(folder)
+    paths = {code: None if out is None else language_path(Path(out), code) for code in origins}
+    found = {code: remembered(paths[code], KIND, origin.key()) for code, origin in origins.items()}
+    made = {code: provenance() if held is None else held.header["provenance"] for code, held in found.items()}
+    measured = {code: accumulator_of(held) for code, held in found.items() if held is not None}
+    # Rows in corpus order, so that the first of several equal maxima is the earliest example.
+    todo = [
+        replace(item, batches=tuple(tuple(sorted(rows)) for rows in item.batches), side=side)
+        for item in readings(model, texts, batch_size)
+        if item.language not in measured
+    ]
+    measure = partial(measure_item, model, pooling=pooling, histograms=histograms)
+    for item, sums in read_items(todo, measure, what="collect", progress=progress):
+        code = item.language
+        measured[code] = sums
+        content = origins[code].content(sums.sums, sums.n_samples, sums.n_tokens, made[code])
+        keep(paths[code], KIND, origins[code].key(), content)
     return NeuronStatistics.from_accumulators(
-        {code: accumulators[code] for code in corpus.languages}, texts=described, **shared
+        {code: measured[code] for code in origins},
+        example_ids=corpus.ids,
+        model=described,
+        settings=settings,
+        texts={code: origin.text for code, origin in origins.items()},
+        made=made,
     )
 
 
-def _add_batch(
-    model: LensModel,
-    accumulator: NeuronAccumulator,
-    texts: TokenizedTexts,
-    rows: list[int],
-    padding_side: PaddingSide,
-) -> None:
-    # Rows in corpus order, so that the first of several equal maxima is the earliest example.
-    batch = pad(texts.ids, sorted(rows), n_prefix=texts.n_prefix, side=padding_side, device=device_of(model))
-    reader = _BatchReader(model, accumulator, batch)
-    with reader.attached():
-        run_layers(model, batch.tokens, batch.attention_mask)
-    accumulator.count(samples=len(rows), tokens=int(batch.content_mask.sum()))
+def measure_item(
+    model: LensModel, item: Reading, tick: Tick, *, pooling: Pooling, histograms: bool
+) -> NeuronAccumulator:
+    """The sums over one item's texts: a function of the model and the item alone.
+
+    Raises:
+        NonFiniteActivationError: NaN or infinite activations.
+    """
+    accumulator = NeuronAccumulator(
+        model.cfg.n_layers, model.cfg.d_mlp, pooling=pooling, histograms=histograms, device=device_of(model)
+    )
+    read = in_one_pass(model, lambda batch: _BatchReader(model, accumulator, batch).attached())
+    for batch, _ in read_batches(model, item, read, tick):
+        accumulator.count(samples=len(batch.rows), tokens=int(batch.content_mask.sum()))
+        accumulator.check_finite(item.language)
+    return accumulator
 
 
 class _BatchReader:
@@ -165,28 +187,3 @@ def _last_only(batch: TokenBatch) -> Tensor:
     """Only each row's last content token, on whichever side the padding is."""
     counts = batch.content_mask.cumsum(1)
     return batch.content_mask & (counts == counts[:, -1:])
-
-
-def _is_done(
-    folder: Path | None,
-    language: str,
-    pooling: Pooling,
-    text: Mapping[str, Any],
-    shared: Mapping[str, Any],
-    histograms: bool,
-) -> bool:
-    """Whether this language's file was made from the same model, texts and settings, and holds the same sums."""
-    if folder is None:
-        return False
-    try:
-        header = read_header(folder / f"{language}.safetensors", KIND)
-    except ArtifactError:
-        return False
-    return (
-        header.get("tensors") == sorted((*TENSORS, *(HISTOGRAMS if histograms else ())))
-        and header["pooling"] == pooling
-        and header["text"] == text
-        and header["model"] == shared["model"]
-        and header["settings"] == shared["settings"]
-        and header["example_ids"] == list(shared["example_ids"])
-    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clas_lens.artifacts import ArtifactError, load_tensors, save_tensors
+from clas_lens.artifacts import ArtifactError, keep, provenance
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.display import card, line, listed
-from clas_lens.statistics.accumulator import TENSORS, NeuronAccumulator
+from clas_lens.statistics.accumulator import NeuronAccumulator
+from clas_lens.statistics.files import KIND, Origin, language_path, read_language
+from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling, Quantity
-
-KIND = "neuron statistics"
-
-
-HISTOGRAM_OF: dict[Quantity, str] = {"h": "histogram", "gate": "gate_histogram", "gate_act": "gate_act_histogram"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +29,17 @@ class NeuronStatistics:
 
     Attributes:
         languages: in the order of every `lang` axis.
-        sums: raw running values by name, each [lang layer neuron], histograms with an axis of bins more; exact to merge.
+        sums: raw running values, each [lang layer neuron], histograms with an axis of bins more; exact to merge.
         n_samples, n_tokens: per language.
         example_ids: the corpus's ids.
         model: `name`, `n_layers`, `n_neurons`, `d_vocab`, `neurons` (fingerprint), `weights` (fingerprint), `dtype`.
         settings: what else the numbers depend on: `max_tokens` and the corpus's name.
         texts: per language: the texts' `fingerprint` and how many were `truncated`.
+        made: per language: when and with which versions it was measured (`provenance`), kept when it is saved again.
     """
 
     languages: tuple[str, ...]
-    sums: Mapping[str, Tensor]
+    sums: NeuronSums
     n_samples: Int[Tensor, "lang"]
     n_tokens: Int[Tensor, "lang"]
     pooling: Pooling
@@ -48,36 +47,37 @@ class NeuronStatistics:
     model: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def mean(self) -> Float[Tensor, "lang layer neuron"]:
         """Mean of h."""
-        return (self.sums["sum"] / self._weight).float()
+        return (self.sums.sum / self._weight).float()
 
     @cached_property
     def second_moment(self) -> Float[Tensor, "lang layer neuron"]:
         """Mean of h squared."""
-        return (self.sums["square_sum"] / self._weight).float()
+        return (self.sums.square_sum / self._weight).float()
 
     @cached_property
     def gate_mean(self) -> Float[Tensor, "lang layer neuron"]:
         """Mean of the gate before its nonlinearity (of an MLP without a gate: of the pre-activation)."""
-        return (self.sums["gate_sum"] / self._weight).float()
+        return (self.sums.gate_sum / self._weight).float()
 
     @cached_property
     def gate_act_mean(self) -> Float[Tensor, "lang layer neuron"]:
         """Mean of the gate after its nonlinearity."""
-        return (self.sums["gate_act_sum"] / self._weight).float()
+        return (self.sums.gate_act_sum / self._weight).float()
 
     @cached_property
     def firing_rate(self) -> Float[Tensor, "lang layer neuron"]:
         """P(h > 0), in [0, 1]."""
-        return (self.sums["fired"].double() / self.n_counted[:, None, None]).float()
+        return (self.sums.fired.double() / self.n_counted[:, None, None]).float()
 
     @cached_property
     def gate_rate(self) -> Float[Tensor, "lang layer neuron"]:
         """P(gate > 0), in [0, 1]: the p of LAPE. For an MLP without a gate: P(pre-activation > 0)."""
-        return (self.sums["gated"].double() / self.n_counted[:, None, None]).float()
+        return (self.sums.gated.double() / self.n_counted[:, None, None]).float()
 
     def histogram(self, of: Quantity) -> Int[Tensor, "lang layer neuron bin"]:
         """Tokens in each bin of `clas_lens.histogram`: of h, of the gate before ("gate") or after its nonlinearity.
@@ -85,36 +85,39 @@ class NeuronStatistics:
         Raises:
             ValueError: collected without histograms, or an unknown quantity.
         """
-        if of not in HISTOGRAM_OF:
-            raise ValueError(f"unknown quantity {of!r}; available: {', '.join(HISTOGRAM_OF)}")
-        if HISTOGRAM_OF[of] not in self.sums:
+        sums = self.sums
+        held = {"h": sums.histogram, "gate": sums.gate_histogram, "gate_act": sums.gate_act_histogram}
+        if of not in held:
+            raise ValueError(f"unknown quantity {of!r}; available: {', '.join(held)}")
+        counts = held[of]
+        if counts is None:
             raise ValueError(
                 "these statistics have no histograms, which percentiles need: collect_statistics(..., histograms=True)"
             )
-        return self.sums[HISTOGRAM_OF[of]]
+        return counts
 
     @property
     def max(self) -> Float[Tensor, "lang layer neuron"]:
         """Largest h."""
-        return self.sums["max"]
+        return self.sums.max
 
     @property
     def max_example(self) -> Int[Tensor, "lang layer neuron"]:
         """Corpus row of the largest h."""
-        return self.sums["max_example"]
+        return self.sums.max_example
 
     @property
     def max_position(self) -> Int[Tensor, "lang layer neuron"]:
         """Content-token position of the largest h in that text."""
-        return self.sums["max_position"]
+        return self.sums.max_position
 
     @property
     def n_layers(self) -> int:
-        return self.sums["sum"].shape[1]
+        return self.sums.sum.shape[1]
 
     @property
     def n_neurons(self) -> int:
-        return self.sums["sum"].shape[2]
+        return self.sums.sum.shape[2]
 
     @property
     def _weight(self) -> Tensor:
@@ -155,6 +158,7 @@ class NeuronStatistics:
         model: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         texts: Mapping[str, Mapping[str, Any]] | None = None,
+        made: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "NeuronStatistics":
         """Freeze one accumulator a language. The accumulators are left as they are.
 
@@ -168,12 +172,9 @@ class NeuronStatistics:
         empty = [code for code, part in accumulators.items() if part.n_samples == 0]
         if empty:
             raise ValueError(f"no samples seen for {', '.join(empty)}")
-        held = [part.tensors() for part in parts]
-        if any(tensors.keys() != held[0].keys() for tensors in held):
-            raise ValueError("some languages have histograms and some have none; collect them the same way")
         return cls(
             languages=tuple(accumulators),
-            sums={name: torch.stack([tensors[name] for tensors in held]) for name in held[0]},
+            sums=NeuronSums.stacked([part.sums for part in parts]),
             n_samples=torch.tensor([part.n_samples for part in parts]),
             n_tokens=torch.tensor([part.n_tokens for part in parts]),
             pooling=parts[0].pooling,
@@ -181,13 +182,14 @@ class NeuronStatistics:
             model=dict(model or {}),
             settings=dict(settings or {}),
             texts=dict(texts or {}),
+            made=dict(made or {code: provenance() for code in accumulators}),
         )
 
     def accumulators(self) -> dict[str, NeuronAccumulator]:
         """The running sums again, one accumulator a language, to go on adding or merging."""
         return {
-            language: NeuronAccumulator.from_tensors(
-                {name: values[row] for name, values in self.sums.items()},
+            language: NeuronAccumulator.from_sums(
+                self.sums.each(itemgetter(row)),
                 pooling=self.pooling,
                 samples=int(self.n_samples[row]),
                 tokens=int(self.n_tokens[row]),
@@ -211,7 +213,7 @@ class NeuronStatistics:
             raise ValueError(f"cannot merge: example {min(common)!r} is in both shards")
         merged, added = self.accumulators(), other.accumulators()
         for language in self.languages:
-            added[language].max_example += len(self.example_ids)
+            added[language].sums.max_example += len(self.example_ids)
             merged[language].merge(added[language])
         texts = {
             code: {
@@ -247,66 +249,66 @@ class NeuronStatistics:
         return replace(
             self,
             languages=tuple(languages),
-            sums={name: values[rows] for name, values in self.sums.items()},
+            sums=self.sums.each(lambda values: values[rows]),
             n_samples=self.n_samples[rows],
             n_tokens=self.n_tokens[rows],
             texts={code: self.texts[code] for code in languages if code in self.texts},
+            made={code: self.made[code] for code in languages if code in self.made},
         )
 
     def save(self, folder: str | Path) -> Path:
         """Write one `<language>.safetensors` a language; `load` reads them back."""
         for row, language in enumerate(self.languages):
-            header = {
-                "language": language,
-                "pooling": self.pooling,
-                "n_samples": int(self.n_samples[row]),
-                "n_tokens": int(self.n_tokens[row]),
-                "example_ids": list(self.example_ids),
-                "model": dict(self.model),
-                "settings": dict(self.settings),
-                "text": dict(self.texts.get(language, {})),
-                "tensors": sorted(self.sums),
-            }
-            tensors = {name: values[row] for name, values in self.sums.items()}
-            save_tensors(Path(folder) / f"{language}.safetensors", KIND, tensors, header)
+            origin, made = self._origin(language), self.made.get(language) or provenance()
+            counts = int(self.n_samples[row]), int(self.n_tokens[row])
+            content = origin.content(self.sums.each(itemgetter(row)), *counts, made)
+            keep(language_path(Path(folder), language), KIND, origin.key(), content)
         return Path(folder)
+
+    def _origin(self, language: str) -> Origin:
+        return Origin(
+            language=language,
+            pooling=self.pooling,
+            histograms=self.sums.histogram is not None,
+            example_ids=self.example_ids,
+            model=self.model,
+            settings=self.settings,
+            text=self.texts.get(language, {}),
+        )
 
     @classmethod
     def load(cls, folder: str | Path, languages: Sequence[str] | None = None) -> "NeuronStatistics":
         """Read what `save` or `collect_statistics(..., out=)` wrote; default all languages there, by name.
 
         Raises:
-            ArtifactError: nothing there, a damaged file, one of an earlier version without today's sums, or files of
-                different models, examples or settings.
+            ArtifactError: nothing there, a damaged file, one of another language than its name says or of an earlier version
+                without today's sums, or files of different models, examples or settings.
         """
         found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
         chosen = list(languages) if languages is not None else found
         if not chosen:
             raise ArtifactError(f"no neuron statistics in {folder}")
         accumulators: dict[str, NeuronAccumulator] = {}
-        texts: dict[str, dict[str, Any]] = {}
-        shared: dict[str, Any] = {}
+        headers: dict[str, Mapping[str, Any]] = {}
         for language in chosen:
             if language not in found:
                 raise ArtifactError(
                     f"no statistics for {language!r} in {folder}; available: {', '.join(found) or 'none'}"
                 )
-            tensors, header = load_tensors(Path(folder) / f"{language}.safetensors", KIND)
-            lacking = [name for name in TENSORS if name not in tensors]
-            if lacking:
-                raise ArtifactError(
-                    f"{folder}: {language!r} was measured by an earlier version, without {', '.join(lacking)}; collect it again"
-                )
-            accumulators[language] = NeuronAccumulator.from_tensors(
-                tensors, pooling=header["pooling"], samples=header["n_samples"], tokens=header["n_tokens"]
-            )
-            texts[language] = header["text"]
-            this = {key: header[key] for key in ("example_ids", "model", "settings")}
-            shared = shared or this
-            differing = [key for key in this if this[key] != shared[key]]
+            accumulators[language], headers[language] = read_language(Path(folder), language)
+            first, this = headers[chosen[0]], headers[language]
+            differing = [name for name in ("example_ids", "model", "settings") if this[name] != first[name]]
             if differing:
                 raise ArtifactError(
                     f"{folder}: {language!r} and {chosen[0]!r} differ in {', '.join(differing)}; "
                     "collect them again together, or load(languages=[...]) those that belong together"
                 )
-        return cls.from_accumulators(accumulators, texts=texts, **shared)
+        first = headers[chosen[0]]
+        return cls.from_accumulators(
+            accumulators,
+            example_ids=first["example_ids"],
+            model=first["model"],
+            settings=first["settings"],
+            texts={code: header["text"] for code, header in headers.items()},
+            made={code: header["provenance"] for code, header in headers.items()},
+        )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from clas_lens.artifacts import content_key, resumed_table, save_table
+from clas_lens.artifacts import content_key, remember
 from clas_lens.categories.browser import top_neurons, with_promoted_tokens
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.categories.views import category_moves, language_overlap, null_shares, threshold_shares
@@ -78,15 +78,15 @@ class _Tables:
     def write(self, name: str, key: str, make: Frame) -> None:
         """One table, unless it is there already, made from the same inputs (`key`)."""
         path = self.folder.tables / f"{name}.parquet"
-        if resumed_table(path, KIND, key) is not None:
-            return
-        path.unlink(missing_ok=True)  # of other inputs: it must not stand beside new ones
+
+        def anew() -> pd.DataFrame:
+            path.unlink(missing_ok=True)  # of other inputs: it must not stand beside new ones
+            return make()
+
         try:
-            table = make()
+            remember(path, KIND, key, anew)
         except AlignmentError as error:
             self.left_out[name] = str(error)
-            return
-        save_table(path, KIND, table, {"key": key})
 
 
 def report_tables(run: Run) -> None:

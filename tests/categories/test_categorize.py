@@ -1,5 +1,7 @@
 """Categories, shares and bridge layers on small hand-made tensors."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given
@@ -142,3 +144,14 @@ def test_instance_shares_equal_the_definition(llama, small_corpus):
     assert not mean["percent"].equals(shares["percent"])
     with pytest.raises(ValueError, match="at least 2"):
         cl.categories.instance_shares(llama, corpus.select(["en"]), progress=False)
+
+
+def test_arguments_of_another_kind_say_what_to_run_first(small_stats, small_corpus):
+    sort, select = inspect.unwrap(cl.categorize), inspect.unwrap(cl.select_bridge_layers)
+    with pytest.raises(ValueError, match="got ParallelCorpus: run collect_statistics first"):
+        sort(small_corpus)
+    with pytest.raises(ValueError, match="got NeuronStatistics: run categorize first"):
+        select(small_stats)
+    for threshold in (float("nan"), float("inf"), "0.1", None):
+        with pytest.raises(ValueError, match="a threshold is a finite number"):
+            sort(small_stats, threshold)

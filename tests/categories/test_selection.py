@@ -105,7 +105,7 @@ def lape_by_definition(opened, tokens, percentile, share):
 def test_lape_equals_its_definition(small_stats, percentile, share):
     selection = lape(small_stats, rate_percentile=percentile, share=share)
     expected = lape_by_definition(
-        small_stats.sums["gated"].numpy().astype(float), small_stats.n_tokens.tolist(), percentile, share
+        small_stats.sums.gated.numpy().astype(float), small_stats.n_tokens.tolist(), percentile, share
     )
     for row, language in enumerate(small_stats.languages):
         assert {(i, j) for i, j in selection.of(language).nonzero().tolist()} == expected[row]

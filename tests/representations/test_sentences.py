@@ -144,3 +144,25 @@ def test_what_is_refused(llama, small_cats, few, monkeypatch):
     with cl.models.hooked(llama, [(residual_name(1), lambda x, hook: x * float("nan"))]):
         with pytest.raises(NonFiniteActivationError, match="layer 1, language 'en'"):
             collect(llama, few)
+
+
+def test_exchanged_files_are_refused_and_read_again(llama, few, tmp_path):
+    first = collect(llama, few, out=tmp_path)
+    (tmp_path / "en.safetensors").write_bytes((tmp_path / "de.safetensors").read_bytes())
+    with pytest.raises(ArtifactError, match="holds sentence representations of 'de', not of 'en'"):
+        Representations.load(tmp_path)
+    again = collect(llama, few, out=tmp_path)
+    assert again.fingerprint() == first.fingerprint()
+    assert again.made["zh"] == first.made["zh"]
+    assert Representations.load(tmp_path, few.languages).fingerprint() == first.fingerprint()
+
+
+def test_a_steered_model_is_not_read(llama, clas, few, tmp_path):
+    with cl.steer(llama, clas, language="de", must_fire=False):
+        with pytest.raises(ValueError, match="call collect_representations outside `steer`"):
+            collect(llama, few, intervention=clas)
+        with pytest.raises(ValueError, match="call measure_effects outside `steer`"):
+            cl.measure_effects(llama, clas, few, progress=False)
+    with cl.models.hooked(llama, [(residual_name(1), lambda x, hook: x + 1)]):
+        with pytest.raises(ValueError, match="hooks of yours"):
+            collect(llama, few, out=tmp_path)

@@ -197,13 +197,13 @@ def test_finished_languages_are_skipped_unless_something_changed(folders, small_
     model = cl.load_model(folders["llama"])
     collect(model, small_corpus.select(["en"]), out=tmp_path)
     passes = []
-    real = cl.statistics.collect.run_layers
+    real = cl.corpus.reading.run_layers
 
     def counted(*args):
         passes.append(1)
         real(*args)
 
-    monkeypatch.setattr("clas_lens.statistics.collect.run_layers", counted)
+    monkeypatch.setattr("clas_lens.corpus.reading.run_layers", counted)
 
     def n_passes(corpus, **options):
         passes.clear()
@@ -231,7 +231,7 @@ def test_finished_languages_are_skipped_unless_something_changed(folders, small_
 
 def test_interrupted_runs_lose_one_language_at_most(llama, small_corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("clas_lens.corpus.tokens.CPU_BATCH_TOKENS", 10**6)  # one batch a language
-    real, seen = cl.statistics.collect.run_layers, []
+    real, seen = cl.corpus.reading.run_layers, []
 
     def interrupt(*args):
         if len(seen) == 2:
@@ -239,10 +239,48 @@ def test_interrupted_runs_lose_one_language_at_most(llama, small_corpus, tmp_pat
         seen.append(1)
         real(*args)
 
-    monkeypatch.setattr("clas_lens.statistics.collect.run_layers", interrupt)
+    monkeypatch.setattr("clas_lens.corpus.reading.run_layers", interrupt)
     with pytest.raises(KeyboardInterrupt):
         collect(llama, small_corpus, batch_size=100, out=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["de.safetensors", "en.safetensors"]
+
+
+def test_a_damaged_or_exchanged_file_is_measured_again_and_a_kept_one_keeps_its_versions(llama, small_corpus, tmp_path):
+    corpus = small_corpus.select(["en", "de"]).take(range(3))
+    first = collect(llama, corpus, out=tmp_path)
+    english, german = tmp_path / "en.safetensors", tmp_path / "de.safetensors"
+    english.write_bytes(german.read_bytes())
+    kept = german.read_bytes()
+    again = collect(llama, corpus, out=tmp_path)
+    assert torch.equal(again.mean, first.mean)
+    assert german.read_bytes() == kept
+    assert again.made["de"] == first.made["de"]
+    assert torch.equal(cl.NeuronStatistics.load(tmp_path, ["en", "de"]).mean, first.mean)
+
+
+def test_what_is_saved_by_hand_is_not_measured_again(llama, small_corpus, tmp_path, monkeypatch):
+    first = collect(llama, small_corpus.take(range(2)))
+    first.save(tmp_path)
+    monkeypatch.setattr("clas_lens.corpus.reading.run_layers", lambda *args: pytest.fail("measured again"))
+    assert torch.equal(collect(llama, small_corpus.take(range(2)), out=tmp_path).mean, first.mean)
+
+
+def test_what_something_else_acts_on_is_not_measured(llama, small_cats, small_corpus, tmp_path):
+    with cl.steer(llama, cl.Clas(small_cats, layers=(1,)), language="de", must_fire=False):
+        with pytest.raises(ValueError, match="call collect_statistics outside `steer`"):
+            collect(llama, small_corpus)
+    few = small_corpus.take(range(2))
+    with cl.models.hooked(llama, [(post_name(0), lambda h, hook: 2 * h)]):
+        with pytest.raises(ValueError, match=r"hooks of yours \(at 'blocks.0.mlp.hook_post'\)"):
+            collect(llama, few, out=tmp_path)
+        doubled = collect(llama, few)
+    torch.testing.assert_close(doubled.mean[:, 0], 2 * collect(llama, few).mean[:, 0])
+
+
+def test_a_mapping_of_texts_is_taken_for_a_corpus(llama, small_corpus):
+    corpus = small_corpus.take(range(2))
+    texts = {code: list(corpus[code]) for code in corpus.languages}
+    assert torch.equal(collect(llama, texts).mean, collect(llama, cl.ParallelCorpus.from_texts(texts)).mean)
 
 
 def test_a_model_without_tokenizer_says_what_to_do(hf_models, small_corpus):
@@ -257,7 +295,7 @@ def test_memory_does_not_grow_with_the_corpus(llama):
     texts = cl.ParallelCorpus.bundled(["en", "de"])
 
     def size(n):
-        return sum(t.numel() * t.element_size() for t in collect(llama, texts.take(range(n))).sums.values())
+        return sum(t.numel() * t.element_size() for t in collect(llama, texts.take(range(n))).sums.tensors().values())
 
     assert size(3) == size(60)
 

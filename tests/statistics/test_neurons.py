@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clas_lens as cl
-from clas_lens.artifacts import ArtifactError
+from clas_lens.artifacts import ArtifactError, load_tensors, save_tensors
 from clas_lens.corpus.reading import NonFiniteActivationError
 from clas_lens.statistics.accumulator import token_weights
+from clas_lens.statistics.files import KIND
 from clas_lens.statistics.histogram import bin_edges, count_bins, quantile, share_above
 
 
@@ -57,8 +58,8 @@ def test_maxima_start_below_every_value_and_ties_go_to_the_earliest():
     one = torch.ones(1)
     for example, position in ((4, 2), (3, 5), (3, 1)):
         accumulator.update(0, -2.0 * one[:, None], one, torch.tensor([example]), torch.tensor([position]))
-    assert accumulator.max.item() == -2.0
-    assert (accumulator.max_example.item(), accumulator.max_position.item()) == (3, 1)
+    assert accumulator.sums.max.item() == -2.0
+    assert (accumulator.sums.max_example.item(), accumulator.sums.max_position.item()) == (3, 1)
 
 
 def test_maxima_are_where_argmax_finds_them_first():
@@ -66,16 +67,16 @@ def test_maxima_are_where_argmax_finds_them_first():
     accumulator = cl.statistics.NeuronAccumulator(1, 40)
     for rows in torch.arange(50).split(20):
         accumulator.update(0, values[rows].clone(), torch.ones(len(rows)), rows, 2 * rows)
-    torch.testing.assert_close(accumulator.max[0], values.amax(0))
-    assert torch.equal(accumulator.max_example[0], values.argmax(0))
-    assert torch.equal(accumulator.max_position[0], 2 * values.argmax(0))
+    torch.testing.assert_close(accumulator.sums.max[0], values.amax(0))
+    assert torch.equal(accumulator.sums.max_example[0], values.argmax(0))
+    assert torch.equal(accumulator.sums.max_position[0], 2 * values.argmax(0))
 
 
 def test_reading_does_not_change_the_accumulator():
     accumulator = fed()
-    before = {name: value.clone() for name, value in accumulator.tensors().items()}
+    before = {name: value.clone() for name, value in accumulator.sums.tensors().items()}
     cl.NeuronStatistics.from_accumulators({"en": accumulator, "de": fed()}).mean.add_(1)
-    assert all(torch.equal(before[name], value) for name, value in accumulator.tensors().items())
+    assert all(torch.equal(before[name], value) for name, value in accumulator.sums.tensors().items())
 
 
 def test_merging_is_associative_and_refuses_other_settings():
@@ -83,10 +84,10 @@ def test_merging_is_associative_and_refuses_other_settings():
         total = cl.statistics.NeuronAccumulator(1, 2, histograms=True)
         for part in order:
             total.merge(part)
-        return total.tensors()
+        return total.sums.tensors()
 
     parts = [fed(histograms=True) for _ in range(3)]
-    parts[1].max += 1
+    parts[1].sums.max += 1
     forward, backward = chain(parts), chain(parts[::-1])
     assert all(torch.equal(forward[name], backward[name]) for name in forward)
     with pytest.raises(ValueError, match="pooling 'sample' against 'token'"):
@@ -118,7 +119,9 @@ def test_save_and_load(tmp_path, small_stats):
     assert loaded.example_ids == small_stats.example_ids
     assert loaded.model == small_stats.model
     assert loaded.texts == small_stats.texts
-    assert all(torch.equal(loaded.sums[name], small_stats.sums[name]) for name in loaded.sums)
+    held, saved = loaded.sums.tensors(), small_stats.sums.tensors()
+    assert held.keys() == saved.keys()
+    assert all(torch.equal(held[name], saved[name]) for name in held)
     assert torch.equal(loaded.mean, small_stats.mean)
     assert cl.NeuronStatistics.load(tmp_path).languages == tuple(sorted(small_stats.languages))
     with pytest.raises(ArtifactError, match="no statistics for 'fr' .*available: ar, de, en, zh"):
@@ -145,12 +148,36 @@ def test_damaged_files_say_so(tmp_path, small_stats):
 
 
 def test_files_of_an_earlier_version_say_so(tmp_path, small_stats):
-    from dataclasses import replace
-
-    old = {name: values for name, values in small_stats.sums.items() if not name.startswith("gate_")}
-    replace(small_stats, sums=old).save(tmp_path)
+    small_stats.save(tmp_path)
+    tensors, header = load_tensors(tmp_path / "ar.safetensors", KIND)
+    old = {name: values for name, values in tensors.items() if not name.startswith("gate_")}
+    save_tensors(tmp_path / "ar.safetensors", KIND, old, header)
     with pytest.raises(ArtifactError, match="'ar' was measured by an earlier version, without gate_sum, gate_act_sum"):
         cl.NeuronStatistics.load(tmp_path)
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_exchanged_files_are_refused(tmp_path, small_stats, language):
+    small_stats.save(tmp_path)
+    one, other, aside = (tmp_path / f"{name}.safetensors" for name in (language, "zh", "aside"))
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+    with pytest.raises(
+        ArtifactError, match=rf"{language}.safetensors holds neuron statistics of 'zh', not of '{language}'"
+    ):
+        cl.NeuronStatistics.load(tmp_path, [language, "ar"])
+
+
+def test_files_keep_the_versions_that_they_were_measured_with(tmp_path, small_stats):
+    from dataclasses import replace
+
+    old = {"made": "2020-01-01", "versions": {"torch": "1.0"}}
+    replace(small_stats, made=dict.fromkeys(small_stats.languages, old)).save(tmp_path / "first")
+    loaded = cl.NeuronStatistics.load(tmp_path / "first")
+    assert loaded.made["de"] == old
+    loaded.save(tmp_path / "second")
+    assert load_tensors(tmp_path / "second" / "de.safetensors", KIND)[1]["provenance"] == old
 
 
 # --- histograms ---

@@ -1,0 +1,106 @@
+"""What functions that read texts are given, checked at their door: each refusal is one line that says what to do."""
+
+from collections.abc import Mapping, Sequence
+from operator import index
+from typing import TypeVar
+
+from torch.nn import Module
+from transformer_lens import HookedTransformer
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedModel
+
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.models.sites import LensModel
+
+Choice = TypeVar("Choice", bound=str)
+
+# Hook functions from here change activations; `steer` attaches them.
+STEERING = "clas_lens.steering."
+
+
+def given_model(model: object) -> LensModel:
+    """The model, if it is one of TransformerLens's.
+
+    Raises:
+        ValueError: anything else; the message says how to make one of it.
+    """
+    if isinstance(model, HookedTransformer | TransformerBridge):
+        return model
+    if isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"a Hugging Face model ({type(model).__name__}) has no hook points; give load_model(model, tokenizer=...)"
+        )
+    if isinstance(getattr(model, "_orig_mod", None), Module):
+        raise ValueError("a compiled model does not run its hooks; give the model that torch.compile was given")
+    raise ValueError(
+        f"a HookedTransformer or TransformerBridge is needed, got {_named(model)}; load_model(...) gives one"
+    )
+
+
+def given_corpus(corpus: object) -> ParallelCorpus:
+    """The corpus; a mapping of language code to texts becomes one.
+
+    Raises:
+        ValueError: anything else.
+        CorpusError: a mapping of texts that are not parallel.
+    """
+    if isinstance(corpus, ParallelCorpus):
+        return corpus
+    if isinstance(corpus, Mapping):
+        return ParallelCorpus.from_texts(corpus)
+    raise ValueError(
+        f"a ParallelCorpus is needed, got {_named(corpus)}; "
+        'ParallelCorpus.from_texts({"en": [...], "de": [...]}) makes one of lists of texts'
+    )
+
+
+def given_count(name: str, value: object) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ValueError: another number, or no number.
+    """
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}")
+    return number
+
+
+def given_choice(name: str, value: Choice, available: Sequence[str]) -> Choice:
+    """One of the words that are available.
+
+    Raises:
+        ValueError: another.
+    """
+    if value not in available:
+        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(available)}")
+    return value
+
+
+def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
+    """Raise unless `what` reads the model as it is: steered activations would pass for the model's own.
+
+    Args:
+        what: the function that reads.
+        kept: whether its results go to files, which cannot say what hooks of the user do.
+
+    Raises:
+        ValueError: inside `steer`; or with the user's own hooks, if the results are kept.
+    """
+    hooks = [(name, handle.user_hook) for name, point in model.hook_dict.items() for handle in point.fwd_hooks]
+    if any((getattr(hook, "__module__", None) or "").startswith(STEERING) for _, hook in hooks):
+        raise ValueError(f"the model is steered, and so would be what is measured: call {what} outside `steer`")
+    if kept and hooks:
+        raise ValueError(
+            f"the model has hooks of yours (at {hooks[0][0]!r}), and files cannot say what they do: "
+            f"call {what} without out=, or remove them"
+        )
+
+
+def _named(value: object) -> str:
+    """The type, and the value where it is short."""
+    shown = repr(value) if isinstance(value, str | int | float | None) else ""
+    return f"{type(value).__name__} {shown if len(shown) <= 40 else ''}".strip() if value is not None else "None"
