@@ -52,11 +52,18 @@ class NeuronSums:
             return torch.zeros((*shape, N_BINS), dtype=torch.int32, device=device) if histograms else None
 
         return cls(
-            *(full(0, real) for _ in range(4)),
-            *(full(0, torch.int64) for _ in range(2)),
-            full(-torch.inf, torch.float32),
-            *(full(-1, torch.int64) for _ in range(2)),
-            *(counts() for _ in range(3)),
+            sum=full(0, real),
+            square_sum=full(0, real),
+            gate_sum=full(0, real),
+            gate_act_sum=full(0, real),
+            fired=full(0, torch.int64),
+            gated=full(0, torch.int64),
+            max=full(-torch.inf, torch.float32),
+            max_example=full(-1, torch.int64),
+            max_position=full(-1, torch.int64),
+            histogram=counts(),
+            gate_histogram=counts(),
+            gate_act_histogram=counts(),
         )
 
     def tensors(self) -> dict[str, Tensor]:
