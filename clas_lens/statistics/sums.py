@@ -45,7 +45,7 @@ class NeuronSums:
         shape = (n_layers, n_neurons)
         real = torch.float32 if torch.device(device).type == "mps" else torch.float64
 
-        def full(value: float, dtype: torch.dtype) -> Tensor:
+        def full(value: float | int, dtype: torch.dtype) -> Tensor:
             return torch.full(shape, value, dtype=dtype, device=device)
 
         def counts() -> Tensor | None:
