@@ -3,42 +3,74 @@
 import hashlib
 import json
 import os
-import platform
-import subprocess
+import re
+import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clas_lens.provenance import provenance
+from clas_lens.seals import NO_SEAL, is_sealed, put_seal, table_seal_place, tensor_seal_place, with_room
+
 HEADER = "clas_lens"
-
-
-RECORDED_PACKAGES = ("clas-lens", "torch", "transformer-lens", "transformers", "datasets", "numpy")
 
 
 class ArtifactError(ValueError):
     """A saved file is missing, damaged, of another kind, or belongs to another model or text."""
 
 
+# --- whole or not at all ---
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block ends well and vanishes if it does not."""
+    """A temporary path beside `path` that takes its place if the block ends well and vanishes if it does not.
+
+    The file is readable by whoever the umask says, whatever the block's writer thinks. What killed runs on this machine left
+    in the folder is swept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path.parent)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # what the umask gives; asking for it by os.umask would change it
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files of dead processes of this machine; of other machines that share the folder nothing is known."""
+    if os.name != "posix":  # elsewhere signal 0 is no harmless question
+        return
+    ours = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.tmp")
+    for path in folder.iterdir():
+        left = ours.fullmatch(path.name)
+        if left and not _is_alive(int(left[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,20 +79,39 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def _damaged(path: Path, why: object) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged ({why}); delete it and run the stage again")
+
+
+NOT_SEALED = "its bytes do not give the hash that it carries, or it carries none, as before clas-lens 0.2"
+
+
+# --- tensors ---
+
+
 def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors with a JSON header that says what they are."""
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write tensors with a JSON header that says what they are, and a hash of both."""
+    content = {name: _alone(tensor) for name, tensor in tensors.items()}
     labelled = {"kind": kind, "provenance": provenance(), **header}
+    metadata = {HEADER: json.dumps(labelled, ensure_ascii=False), "sha256": NO_SEAL.decode()}
     with atomic_path(path) as temporary:
-        save_file(
-            content,
-            temporary,
-            metadata={HEADER: json.dumps(labelled, ensure_ascii=False)},
-        )
+        save_file(content, temporary, metadata=metadata)
+        with temporary.open("r+b") as file:
+            put_seal(file, tensor_seal_place(file))
 
 
-def read_header(path: Path, kind: str) -> dict[str, Any]:
-    """The JSON header alone."""
+def _alone(tensor: Tensor) -> Tensor:
+    """On the CPU, and sharing no memory with others, which safetensors refuses."""
+    held = tensor.detach().cpu().contiguous()
+    return held if held.untyped_storage().nbytes() == held.nbytes else held.clone()
+
+
+def read_header(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """The JSON header alone, of a file whose hash is right.
+
+    Raises:
+        ArtifactError: as `load_tensors`; None is any kind.
+    """
     return _read(path, kind, with_tensors=False)[1]
 
 
@@ -68,50 +119,71 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """Tensors and header of a file that `save_tensors` wrote.
 
     Raises:
-        ArtifactError: no such file, a damaged one, or one of another kind.
+        ArtifactError: no such file, a damaged one (a single bit will do), or one of another kind.
     """
     return _read(path, kind, with_tensors=True)
 
 
-def _read(path: Path, kind: str, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, kind: str | None, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
-        raise ArtifactError(f"no {kind} at {path}")
+        raise ArtifactError(f"no {kind or 'file'} at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys()) if with_tensors else []
-            tensors = {name: file.get_tensor(name) for name in names}
+        with path.open("rb") as file:
+            place = tensor_seal_place(file)
+            sealed = is_sealed(file, place)
+        with safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+            if place < 0 and HEADER not in metadata:
+                raise _of_another_kind(path, None, kind)
+            if not sealed:
+                raise _damaged(path, NOT_SEALED)
+            tensors = {name: content.get_tensor(name) for name in (content.keys() if with_tensors else ())}
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run the stage again") from error
-    header = json.loads(metadata.get(HEADER, "{}"))
-    if header.get("kind") != kind:
-        raise ArtifactError(f"{path} holds {header.get('kind') or 'no clas_lens artefact'}, not {kind}")
+        raise _damaged(path, error) from error
+    header = json.loads(metadata[HEADER])
+    if kind not in (None, header["kind"]):
+        raise _of_another_kind(path, header["kind"], kind)
     return tensors, header
 
 
+def _of_another_kind(path: Path, found: str | None, kind: str | None) -> ArtifactError:
+    return ArtifactError(f"{path} holds {found or 'no clas_lens artefact'}, not {kind or 'one'}")
+
+
+# --- tables ---
+
+
 def save_table(path: Path, kind: str, table: pd.DataFrame, header: Mapping[str, Any]) -> None:
-    """Write a parquet table with a JSON header in its metadata."""
+    """Write a parquet table with a JSON header in its metadata, and a hash of both, which other readers pass over."""
     labelled = table.copy()
     labelled.attrs = {HEADER: {"kind": kind, "provenance": provenance(), **header}}
-    with atomic_path(path) as temporary:
-        labelled.to_parquet(temporary, index=False)
+    with BytesIO() as plain:
+        labelled.to_parquet(plain, index=False)
+        content = with_room(plain.getvalue())
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        file.write(content)
+        put_seal(file, table_seal_place(content))
 
 
 def load_table(path: Path, kind: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Table and header of a file that `save_table` wrote.
 
     Raises:
-        ArtifactError: no such file, a damaged one, or one of another kind.
+        ArtifactError: no such file, a damaged one (a single bit will do), or one of another kind.
     """
     if not path.is_file():
         raise ArtifactError(f"no {kind} at {path}")
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run the stage again") from error
-    header = dict(table.attrs.get(HEADER, {}))
-    if header.get("kind") != kind:
-        raise ArtifactError(f"{path} holds {header.get('kind') or 'no clas_lens table'}, not {kind}")
+        content = path.read_bytes()
+        with BytesIO(content) as file:
+            if not is_sealed(file, table_seal_place(content)):
+                raise _damaged(path, NOT_SEALED)
+            table = pd.read_parquet(file)
+    except OSError as error:
+        raise _damaged(path, error) from error
+    header = dict(table.attrs[HEADER])
+    if header["kind"] != kind:
+        raise _of_another_kind(path, header["kind"], kind)
     table.attrs = {}
     return table, header
 
@@ -122,44 +194,9 @@ def content_key(*parts: Any) -> str:
 
 
 def tensor_fingerprint(tensor: Tensor) -> str:
-    """A hash of a small tensor's values."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def provenance() -> dict[str, Any]:
-    """When, with which versions and from which commit an artefact was made."""
-    return {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": dict(_versions()),
-        "git_commit": _git_commit(),
-    }
-
-
-@cache
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
-
-
-@cache
-def _git_commit() -> str | None:
-    """The commit of this package's own checkout, or None for an installed copy."""
-    checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
+    """A hash of a tensor's values."""
+    values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(values.numpy().data).hexdigest()[:16]
 
 
 # --- already done? ---

@@ -21,6 +21,7 @@ Activity = Literal["mean", "abs_mean", "firing_rate"]
 # steering
 Positions = Literal["all", "last", "generated"]
 Specific = Literal["union", "current", "others"]
+SiteKind = Literal["up", "mlp", "residual"]  # in the order in which a layer computes them
 MlpSite = Literal["gate", "post"]
 Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]

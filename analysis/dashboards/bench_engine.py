@@ -181,9 +181,9 @@ class SteeringBench:
         intervention = self.intervention(alpha=alpha, beta=beta, gamma=gamma, layers=layers, masks=masks)
         before = self._ready()
         start, n_layers = intervention.layers[0], self.model.cfg.n_layers
-        steering = Steering(intervention, [self.language], per_row=False)
+        steering = Steering(self.model, intervention, [self.language], per_row=False)
         decoder = make_decoder(self.model, 1)
-        with self._probe.steering(dict(steering.hooks(self.model))):
+        with self._probe.steering(dict(steering.hooks())):
             entering = before.residuals[start - 1] if start else None
             with self._probe.reading() as residuals, only_layers(self.model, start, n_layers, entering):
                 logits = self._step(decoder)

@@ -1,4 +1,3 @@
-from clas_lens.baselines.load import Tuned as Tuned
 from clas_lens.baselines.load import load_intervention as load_intervention
 from clas_lens.baselines.masks import RescaleMasks as RescaleMasks
 from clas_lens.baselines.masks import magnitude_bins as magnitude_bins

@@ -1,36 +1,27 @@
 """Controls for CLAS: the same rescaling of other neurons, and corpora with shuffled language labels."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clas_lens.artifacts import content_key, load_tensors, save_tensors, tensor_fingerprint
+from clas_lens.artifacts import tensor_fingerprint
 from clas_lens.categories.categorize import NeuronCategory
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.models.sites import LensModel, check_layers, down_projection
+from clas_lens.models.sites import LensModel, down_projection
+from clas_lens.saved import SAVED_ONLY
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.steering.clas import Clas, clas_scale
-from clas_lens.steering.edits import rescale_edits
-from clas_lens.steering.intervention import Edit, SteeringError, check_choice, check_neurons, check_numbers
-from clas_lens.vocabulary import Positions, check_language
-
-KIND = "rescaled masks"
-
-
-FILE_NAME = "rescale_masks.safetensors"
-
-
-SETTINGS = ("alpha", "beta", "gamma", "anchor", "positions", "name")
+from clas_lens.steering.clas import Clas, Masks, Rescaling
+from clas_lens.steering.intervention import Layers, SteeringError, Strength, check_neurons
+from clas_lens.vocabulary import Positions
 
 
 @dataclass(frozen=True, eq=False)
-class RescaleMasks:
+class RescaleMasks(Rescaling):
     """What `Clas` does, to any two sets of neurons: h' = h * (1 + alpha * (beta * boost - gamma * cut)) in these layers.
 
     Rows in the anchor language are bit-identical to the unsteered model.
@@ -46,31 +37,41 @@ class RescaleMasks:
         SteeringError: masks that overlap or are empty in these layers; or as for `Clas`.
     """
 
+    kind: ClassVar[str] = "rescaled masks"
+
     boost: Bool[Tensor, "layer neuron"] = field(repr=False)
     cut: Bool[Tensor, "layer neuron"] = field(repr=False)
-    layers: tuple[int, ...]
-    alpha: float = 1.0
-    beta: float = 0.4
-    gamma: float = 0.2
+    layers: Layers
+    alpha: Strength = 1.0
+    beta: Strength = 0.4
+    gamma: Strength = 0.2
     anchor: str = "en"
     positions: Positions = "all"
     name: str = "masks"
-    model: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    model: Mapping[str, Any] = field(default_factory=dict, repr=False, metadata=SAVED_ONLY)
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        check_language(self.anchor)
-        object.__setattr__(self, "layers", check_layers(self.layers, self.boost.shape[0], error=SteeringError))
-        check_numbers(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
-        check_choice("positions", self.positions, get_args(Positions))
         if self.boost.shape != self.cut.shape:
             raise SteeringError(
                 f"boost is {tuple(self.boost.shape)} and cut {tuple(self.cut.shape)}; they must be alike"
             )
         if (self.boost & self.cut).any():
             raise SteeringError(f"boost and cut overlap in {int((self.boost & self.cut).sum())} neurons")
-        if not (self.boost | self.cut)[list(self.layers)].any():
-            raise SteeringError(f"nothing to steer: the masks of {self.name!r} are empty in layers {list(self.layers)}")
+        super().__post_init__()
+
+    @property
+    def every_mask(self) -> Masks:
+        """`boost` and `cut`."""
+        return self.boost, self.cut
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """The model whose neurons these are."""
+        return self.model
+
+    def _nothing(self) -> str:
+        return f"the masks of {self.name!r} are empty in layers {list(self.layers)}"
 
     @classmethod
     def matched_random(
@@ -114,15 +115,15 @@ class RescaleMasks:
     def other_categories(
         cls,
         clas: Clas,
-        boost: NeuronCategory = NeuronCategory.ALL_SHARED,
-        cut: NeuronCategory = NeuronCategory.DEAD,
+        boost: NeuronCategory | str = NeuronCategory.ALL_SHARED,
+        cut: NeuronCategory | str = NeuronCategory.DEAD,
     ) -> "RescaleMasks":
         """CLAS on other categories, over all languages; the masks' sizes are these categories'.
 
         Raises:
             SteeringError: twice the same category, or no such neurons in the layers.
         """
-        cats = clas.categories
+        cats, boost, cut = clas.categories, NeuronCategory.of(boost), NeuronCategory.of(cut)
         name = f"boost_{boost.label}_cut_{cut.label}"
         return cls._like(clas, cats.mask(boost), cats.mask(cut), name, {"of": clas.fingerprint()})
 
@@ -141,60 +142,12 @@ class RescaleMasks:
         name: str,
         source: Mapping[str, Any],
     ) -> "RescaleMasks":
-        """CLAS's layers and settings with these masks, which rest on the same examples."""
+        """CLAS's layers and settings with these masks, which rest on the same examples, as does their strength."""
         keys = {"example_keys": clas.source.get("example_keys", [])}
         settings: dict[str, Any] = {
-            key: getattr(clas, key) for key in ("layers", "alpha", "beta", "gamma", "anchor", "positions")
+            key: getattr(clas, key) for key in ("layers", "alpha", "beta", "gamma", "anchor", "positions", "tuned_on")
         }
         return cls(boost, cut, **settings, name=name, model=clas.categories.model, source={**keys, **source})
-
-    def scale(self, language: str) -> dict[int, Float[Tensor, "neuron"]]:
-        """The factor on each neuron of each steered layer for inputs in `language`; all ones for the anchor.
-
-        Raises:
-            ValueError: not a language code.
-        """
-        check_language(language)
-        alpha = 0.0 if language == self.anchor else self.alpha
-        scale = clas_scale(self.boost, self.cut, alpha=alpha, beta=self.beta, gamma=self.gamma)
-        return {layer: scale[layer] for layer in self.layers}
-
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless the masks are of this model's neurons."""
-        check_neurons(model, self.model, n_layers=self.boost.shape[0], n_neurons=self.boost.shape[1])
-
-    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
-        """A rescaling a steered layer."""
-        return rescale_edits(self.scale, self.layers, languages)
-
-    # --- files ---
-
-    def settings(self) -> dict[str, Any]:
-        """Everything but the masks and the model, for manifests."""
-        named = {name: getattr(self, name) for name in SETTINGS}
-        return {"layers": list(self.layers), **named, "source": dict(self.source)}
-
-    def fingerprint(self) -> str:
-        """A hash of everything that this intervention does."""
-        masks = tensor_fingerprint(self.boost), tensor_fingerprint(self.cut)
-        return content_key(KIND, self.settings(), dict(self.model), *masks)
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write one self-contained file into `folder`."""
-        header = {**self.settings(), "model": dict(self.model)}
-        save_tensors(Path(folder) / FILE_NAME, KIND, {"boost": self.boost, "cut": self.cut}, header)
-        return Path(folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "RescaleMasks":
-        """Read what `save_pretrained` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
-        settings = {name: header[name] for name in (*SETTINGS, "model", "source")}
-        return cls(tensors["boost"], tensors["cut"], tuple(header["layers"]), **settings)
 
 
 def neuron_magnitude(model: LensModel, stats: NeuronStatistics) -> Float[Tensor, "layer neuron"]:

@@ -1,30 +1,22 @@
 """Norm-matched noise: CLAS's change of the MLP's output, as long at every position, in a random direction."""
 
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clas_lens.artifacts import content_key, load_tensors, save_tensors, tensor_fingerprint
-from clas_lens.models.sites import LensModel, down_projection, post_name
+from clas_lens.models.sites import LensModel, Site, down_projection
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.edits import LanguageTable
-from clas_lens.steering.intervention import Edit, SteeringError
+from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength
 from clas_lens.vocabulary import Positions
-
-KIND = "matched noise"
-
-
-FILE_NAME = "matched_noise.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class MatchedNoise:
+class MatchedNoise(SavedIntervention):
     """Norm-matched noise in place of W_down(h' - h): h'' = h + ||W_down(h' - h)|| * e, at every position, h' being CLAS's.
 
     e is the smallest vector of neurons with W_down e = n, for a unit direction n drawn at random for each layer. So the
@@ -35,22 +27,24 @@ class MatchedNoise:
     Args:
         clas: gives the layers, masks, beta, gamma, anchor and positions.
         directions: e, a row a steered layer.
-        alpha: CLAS's alpha.
+        alpha: CLAS's alpha, in place of the one that `clas` has.
         seed: what n was drawn with.
 
     Raises:
         SteeringError: directions of another shape than CLAS's layers and neurons.
     """
 
+    kind: ClassVar[str] = "matched noise"
+
     clas: Clas
     directions: Float[Tensor, "layer neuron"] = field(repr=False)
-    alpha: float
+    alpha: Strength
     seed: int
-    # Edits need W_down, 100 MB a layer; it is the checked model's own, never copied into this or into a file.
-    _checked: list["weakref.ref[Any]"] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "clas", replace(self.clas, alpha=self.alpha))
+        super().__post_init__()
+        object.__setattr__(self, "tuned_on", self.tuned_on | self.clas.tuned_on)
+        object.__setattr__(self, "clas", replace(self.clas, alpha=self.alpha, tuned_on=frozenset()))
         expected = (len(self.clas.layers), self.clas.categories.n_neurons)
         if self.directions.shape != expected:
             raise SteeringError(f"directions are {tuple(self.directions.shape)}, CLAS's layers and neurons {expected}")
@@ -85,50 +79,26 @@ class MatchedNoise:
     def positions(self) -> Positions:
         return self.clas.positions
 
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless this was made for this model; the edits that follow use this model's W_down."""
-        self.clas.check(model)
-        self._checked[:] = [weakref.ref(model)]
+    def settings(self) -> dict[str, Any]:
+        """CLAS's and the seed."""
+        return {**self.clas.settings(), **super().settings()}
 
-    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
-        """An addition a steered layer. Those that `steer` makes, after `check`, work; others only say where they would be."""
-        model = self._checked[0]() if self._checked else None
+    def check(self, model: LensModel) -> None:
+        """Raise `SteeringError` unless this was made for this model."""
+        self.clas.check(model)
+
+    def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
+        """An addition a steered layer, as far as this model's W_down says."""
         changes = {code: self.clas.scale(code) for code in dict.fromkeys(languages)}
         return {
-            post_name(layer): AddNoise(
+            Site("mlp", layer): AddNoise(
                 LanguageTable.of({code: scale[layer] - 1 for code, scale in changes.items()}, languages),
                 direction,
-                None if model is None else down_projection(model, layer),
+                # 100 MB a layer, the model's own: never copied into this or into a file.
+                down_projection(model, layer),
             )
             for layer, direction in zip(self.clas.layers, self.directions, strict=True)
         }
-
-    # --- files ---
-
-    def settings(self) -> dict[str, Any]:
-        """Everything but the tensors and the categories, for manifests."""
-        return {**self.clas.settings(), "seed": self.seed}
-
-    def fingerprint(self) -> str:
-        """A hash of everything that this intervention does."""
-        return content_key(KIND, self.clas.fingerprint(), self.seed, tensor_fingerprint(self.directions))
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write one file into `folder`; W_down is not in it, but the fingerprint of the model whose it is."""
-        tensors = {"active": self.clas.categories.active, "directions": self.directions}
-        save_tensors(Path(folder) / FILE_NAME, KIND, tensors, {**self.clas.header(), "seed": self.seed})
-        return Path(folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "MatchedNoise":
-        """Read what `save_pretrained` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
-        clas = Clas.from_parts(tensors["active"], header)
-        return cls(clas, tensors["directions"], clas.alpha, header["seed"])
 
 
 class AddNoise:
@@ -137,14 +107,14 @@ class AddNoise:
     Args:
         change: each neuron's scale minus 1.
         direction: e.
-        weights: W_down, row n of neuron n; None if no model is known, and then it cannot be called.
+        weights: W_down, row n of neuron n.
     """
 
     def __init__(
         self,
         change: LanguageTable,
         direction: Float[Tensor, "neuron"],
-        weights: Float[Tensor, "neuron d_model"] | None,
+        weights: Float[Tensor, "neuron d_model"],
     ) -> None:
         self._change = change
         self._direction = direction
@@ -162,8 +132,6 @@ class AddNoise:
 
     def _held(self, like: Tensor) -> tuple[Float[Tensor, "neuron d_model"], Float[Tensor, "neuron"]]:
         """Weights and direction on the device and in the dtype of `like`, moved there at their first use."""
-        if self._weights is None:
-            raise SteeringError("matched noise needs the model's W_down: put it on a model with steer(model, ...)")
         if (self._weights.dtype, self._direction.dtype, self._direction.device) != (
             like.dtype,
             like.dtype,

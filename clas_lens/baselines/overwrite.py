@@ -3,33 +3,31 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clas_lens.artifacts import content_key, load_tensors, save_tensors, tensor_fingerprint
 from clas_lens.categories.selection import NeuronSelection
-from clas_lens.models.sites import LensModel, check_layers, post_name, up_name
+from clas_lens.models.sites import LensModel, Site, check_layers, up_name
 from clas_lens.statistics.histogram import quantile
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import LanguageTable, Overwriting
-from clas_lens.steering.intervention import Edit, SteeringError, check_choice, check_neurons, check_numbers
+from clas_lens.steering.intervention import (
+    Edit,
+    Layers,
+    SavedIntervention,
+    SteeringError,
+    Strength,
+    check_choice,
+    check_neurons,
+)
 from clas_lens.vocabulary import Missing, MlpSite, Positions, Quantity, Statistic, check_language
-
-KIND = "overwrite"
-
-
-FILE_NAME = "overwrite.safetensors"
-
-
-SETTINGS = ("alpha", "site", "anchor", "missing", "positions")
 
 
 @dataclass(frozen=True, eq=False)
-class Overwrite:
+class Overwrite(SavedIntervention):
     """Overwrite the neurons selected for the input's own language by constants, at every position that is steered.
 
     h' = (1 - alpha) h + alpha h_over, with h_over = c at site "post" and c * (W_up x) at site "gate", which is what h
@@ -38,7 +36,7 @@ class Overwrite:
 
     Args:
         selection: which neurons, per language.
-        constants: c; what stands outside the selection's masks is never used.
+        constants: c; what stands outside the selection's masks is taken as 0 and never used.
         site: "gate" (gated MLPs only; where LAPE's statistic is taken) or "post" (h itself).
         alpha: strength; 0 is bit-identical to no steering.
         layers: only in these; default all.
@@ -53,20 +51,21 @@ class Overwrite:
             neuron to overwrite in any language.
     """
 
+    kind: ClassVar[str] = "overwrite"
+
     selection: NeuronSelection
     constants: Float[Tensor, "lang layer neuron"] = field(repr=False)
     site: MlpSite = "gate"
-    alpha: float = 1.0
-    layers: tuple[int, ...] | None = None
+    alpha: Strength = 1.0
+    layers: Layers = None
     anchor: str = "en"
     missing: Missing = "raise"
     positions: Positions = "all"
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        check_language(self.anchor)
-        check_numbers(alpha=self.alpha)
-        for name, choices in (("site", MlpSite), ("missing", Missing), ("positions", Positions)):
+        super().__post_init__()
+        for name, choices in (("site", MlpSite), ("missing", Missing)):
             check_choice(name, getattr(self, name), get_args(choices))
         if self.layers is not None:
             object.__setattr__(self, "layers", check_layers(self.layers, self.selection.n_layers, error=SteeringError))
@@ -75,6 +74,7 @@ class Overwrite:
                 f"one constant a neuron and language is needed: {tuple(self.constants.shape)} constants for "
                 f"{tuple(self.selection.masks.shape)} neurons"
             )
+        object.__setattr__(self, "constants", self.constants.where(self.selection.masks, 0.0))
         if not self.constants[self._own].isfinite().all():
             raise SteeringError("constants must be finite; some of the statistics are not")
         if not self._own.any():
@@ -181,10 +181,10 @@ class Overwrite:
                 f"{model.cfg.model_name!r} has MLPs without a gate: use site='post', where act(pre-activation) is h itself"
             )
 
-    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
+    def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """An overwriting a layer with selected neurons; at site "gate" a second hook before it sees W_up x."""
         own = {code: self.overwritten(code) for code in dict.fromkeys(languages)}
-        edits: dict[str, Edit] = {}
+        edits: dict[Site, Edit] = {}
         for layer in self._own.any((0, 2)).nonzero().flatten().tolist():
             neurons = torch.stack([masks[layer] for masks in own.values()]).any(0).nonzero().flatten()
             strength = {code: self.alpha * masks[layer, neurons].double() for code, masks in own.items()}
@@ -192,8 +192,8 @@ class Overwrite:
             tables = LanguageTable.of(strength, languages), LanguageTable.of(constants, languages)
             edit = Overwriting(neurons, *tables, gated=self.site == "gate")
             if self.site == "gate":
-                edits[up_name(layer)] = edit.see_up
-            edits[post_name(layer)] = edit
+                edits[Site("up", layer)] = edit.see_up
+            edits[Site("mlp", layer)] = edit
         return edits
 
     def _constants(self, language: str) -> Float[Tensor, "layer neuron"]:
@@ -201,41 +201,6 @@ class Overwrite:
             return torch.zeros_like(self.constants[0])
         row = self.selection.languages.index(language)
         return self.constants[row].where(self._own[row], 0.0)
-
-    # --- files ---
-
-    def settings(self) -> dict[str, Any]:
-        """Everything but the selection and the constants, for manifests."""
-        layers = None if self.layers is None else list(self.layers)
-        return {"layers": layers, **{name: getattr(self, name) for name in SETTINGS}, "origin": dict(self.origin)}
-
-    def fingerprint(self) -> str:
-        """A hash of everything that this intervention does."""
-        masks = self.selection.masks
-        tensors = (tensor_fingerprint(masks), tensor_fingerprint(self.constants[masks]))
-        return content_key(self.settings(), self.selection.header(), *tensors)
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write one self-contained file into `folder`."""
-        masks = self.selection.masks
-        header = {**self.settings(), "selection": self.selection.header()}
-        save_tensors(Path(folder) / FILE_NAME, KIND, {"masks": masks, "constants": self.constants[masks]}, header)
-        return Path(folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "Overwrite":
-        """Read what `save_pretrained` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
-        selection = NeuronSelection.from_parts(tensors["masks"], header["selection"])
-        constants = torch.zeros(selection.masks.shape, dtype=tensors["constants"].dtype)
-        constants[selection.masks] = tensors["constants"]
-        layers = None if header["layers"] is None else tuple(header["layers"])
-        settings = {name: header[name] for name in SETTINGS}
-        return cls(selection, constants, layers=layers, origin=header["origin"], **settings)
 
 
 def language_constants(

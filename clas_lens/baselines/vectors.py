@@ -1,27 +1,31 @@
 """Steering in the residual stream of one layer: a difference of means added (DiffMean), a linear map to English (INCLINE)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clas_lens.artifacts import content_key, load_tensors, save_tensors, tensor_fingerprint
 from clas_lens.corpus.parallel import example_keys
-from clas_lens.models.sites import LensModel, residual_name
+from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
+from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.edits import LanguageTable, MapRows, Shift
-from clas_lens.steering.intervention import Edit, SteeringError, check_choice, check_numbers, check_weights
+from clas_lens.steering.intervention import (
+    Edit,
+    SavedIntervention,
+    SteeringError,
+    Strength,
+    check_choice,
+    check_weights,
+)
 from clas_lens.vocabulary import Blend, Positions, check_language
-
-Made = TypeVar("Made", bound="ResidualIntervention")
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualIntervention:
+class ResidualIntervention(SavedIntervention):
     """What `AddVector` and `Incline` share: a tensor a language, for the residual stream at the output of one layer.
 
     Attributes:
@@ -38,23 +42,19 @@ class ResidualIntervention:
         SteeringError: no languages, one twice, the anchor among them, or numbers that are not finite.
     """
 
-    KIND: ClassVar[str]
-    FILE_NAME: ClassVar[str]
-
     values: Float[Tensor, "lang ..."] = field(repr=False)
     languages: tuple[str, ...]
     layer: int
-    alpha: float = 1.0
+    alpha: Strength = 1.0
     anchor: str = "en"
     positions: Positions = "all"
-    model: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    model: Mapping[str, Any] = field(default_factory=dict, repr=False, metadata=SAVED_ONLY)
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for code in (self.anchor, *self.languages):
+        super().__post_init__()
+        for code in self.languages:
             check_language(code)
-        check_numbers(alpha=self.alpha)
-        check_choice("positions", self.positions, get_args(Positions))
         if not self.languages or len({self.anchor, *self.languages}) != len(self.languages) + 1:
             raise SteeringError(
                 f"needs different languages, at least one besides the anchor {self.anchor!r} and not the anchor itself; "
@@ -89,41 +89,12 @@ class ResidualIntervention:
             )
         check_weights(model, self.model)
 
-    # --- files ---
-
-    def settings(self) -> dict[str, Any]:
-        """Everything but the values and the model, for manifests."""
-        names = [f.name for f in fields(self) if f.name not in ("values", "model")]
-        return {**{name: getattr(self, name) for name in names}, "languages": list(self.languages)}
-
-    def fingerprint(self) -> str:
-        """A hash of everything that this intervention does."""
-        return content_key(self.KIND, self.settings(), dict(self.model), tensor_fingerprint(self.values))
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write one self-contained file into `folder`."""
-        header = {**self.settings(), "model": dict(self.model)}
-        save_tensors(Path(folder) / self.FILE_NAME, self.KIND, {"values": self.values}, header)
-        return Path(folder)
-
-    @classmethod
-    def from_pretrained(cls: type[Made], folder: str | Path) -> Made:
-        """Read what `save_pretrained` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(folder) / cls.FILE_NAME, cls.KIND)
-        settings = {f.name: header[f.name] for f in fields(cls) if f.name != "values"}
-        return cls(**{**settings, "values": tensors["values"], "languages": tuple(header["languages"])})
-
 
 @dataclass(frozen=True, eq=False)
 class AddVector(ResidualIntervention):
     """Add alpha times a language's vector to the residual stream at the output of one layer: x' = x + alpha * v."""
 
-    KIND: ClassVar[str] = "added vectors"
-    FILE_NAME: ClassVar[str] = "add_vector.safetensors"
+    kind: ClassVar[str] = "added vectors"
 
     values: Float[Tensor, "lang d_model"] = field(repr=False)
 
@@ -156,7 +127,7 @@ class AddVector(ResidualIntervention):
         source = {"method": "DiffMean", **measured_on(before)}
         return cls(values.float(), others, layer, alpha, anchor, positions, before.model, source)
 
-    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
+    def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """One addition, at the layer's output."""
         # x + -0.0 is x to the bit; x + 0.0 would turn -0.0 into 0.0.
         nothing = torch.full_like(self.values[0], -0.0, dtype=torch.float64)
@@ -164,7 +135,7 @@ class AddVector(ResidualIntervention):
             code: nothing if code == self.anchor or self.alpha == 0 else self.alpha * self.of(code).double()
             for code in dict.fromkeys(languages)
         }
-        return {residual_name(self.layer): Shift(LanguageTable.of(shifts, languages))}
+        return {Site("residual", self.layer): Shift(LanguageTable.of(shifts, languages))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +150,7 @@ class Incline(ResidualIntervention):
         blend: "interpolate" or "add".
     """
 
-    KIND: ClassVar[str] = "incline"
-    FILE_NAME: ClassVar[str] = "incline.safetensors"
+    kind: ClassVar[str] = "incline"
 
     values: Float[Tensor, "lang d_model d_model"] = field(repr=False)
     positions: Positions = "last"
@@ -225,7 +195,7 @@ class Incline(ResidualIntervention):
         source = {"method": "INCLINE", "ridge": ridge, **measured_on(states)}
         return cls(values, others, layer, alpha, anchor, positions, states.model, source, blend)
 
-    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
+    def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """One linear map, at the layer's output."""
         kept = 1 - self.alpha if self.blend == "interpolate" else 1.0
         identity = torch.eye(self.values.shape[-1], dtype=torch.float64)
@@ -235,7 +205,7 @@ class Incline(ResidualIntervention):
             for code in dict.fromkeys(languages)
             if code != self.anchor
         }
-        return {residual_name(self.layer): MapRows({} if self.alpha == 0 else maps, languages)}
+        return {Site("residual", self.layer): MapRows({} if self.alpha == 0 else maps, languages)}
 
 
 def measured_on(states: Representations) -> dict[str, Any]:

@@ -4,21 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import isfinite
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clas_lens.artifacts import load_tensors, save_tensors
 from clas_lens.display import bands, card, listed
 from clas_lens.models.presets import paper_bridge_layers
+from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import Activity
-
-KIND = "neuron categories"
 
 
 class NeuronCategory(IntEnum):
@@ -34,9 +31,21 @@ class NeuronCategory(IntEnum):
         """ "dead", "language-specific", "partial-shared", "all-shared"."""
         return self.name.lower().replace("_", "-")
 
+    @classmethod
+    def of(cls, category: "NeuronCategory | str") -> "NeuronCategory":
+        """This category, by itself or by its label.
+
+        Raises:
+            ValueError: no such category.
+        """
+        for one in cls:
+            if category in (one, one.label):
+                return one
+        raise ValueError(f"no neuron category {category!r}; available: {', '.join(one.label for one in cls)}")
+
 
 @dataclass(frozen=True, eq=False)
-class NeuronCategories:
+class NeuronCategories(Saved):
     """One category a neuron, mutually exclusive and covering every neuron.
 
     Attributes:
@@ -47,12 +56,14 @@ class NeuronCategories:
         source: what the statistics were: `NeuronStatistics.source()`.
     """
 
+    kind: ClassVar[str] = "neuron categories"
+
     active: Bool[Tensor, "lang layer neuron"]
     languages: tuple[str, ...]
     threshold: float = 0.0
     activity: Activity = "mean"
-    model: Mapping[str, Any] = field(default_factory=dict)
-    source: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
+    source: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
 
     def __post_init__(self) -> None:
         if len(self.languages) != self.active.shape[0]:
@@ -80,9 +91,14 @@ class NeuronCategories:
     def n_neurons(self) -> int:
         return self.active.shape[2]
 
-    def mask(self, category: NeuronCategory) -> Bool[Tensor, "layer neuron"]:
-        """Where a category's neurons are."""
-        return self.labels == int(category)
+    def mask(self, category: NeuronCategory | str) -> Bool[Tensor, "layer neuron"]:
+        """Where a category's neurons are; it may be given by its label.
+
+        Raises:
+            ValueError: no such category.
+        """
+        wanted = int(NeuronCategory.of(category))
+        return self.labels == wanted
 
     def specific_to(self, language: str) -> Bool[Tensor, "layer neuron"]:
         """Neurons active in this language alone.
@@ -130,43 +146,6 @@ class NeuronCategories:
         """Category label to the percentage of each layer's neurons."""
         labels = self.labels
         return {c.label: (100 * (labels == int(c)).double().mean(1)).tolist() for c in NeuronCategory}
-
-    def header(self) -> dict[str, Any]:
-        """What a file needs beside the tensors."""
-        return {
-            "languages": list(self.languages),
-            "threshold": self.threshold,
-            "activity": self.activity,
-            "model": dict(self.model),
-            "source": dict(self.source),
-        }
-
-    def save(self, path: str | Path) -> Path:
-        """Write one safetensors file."""
-        save_tensors(Path(path), KIND, {"active": self.active}, self.header())
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "NeuronCategories":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(path), KIND)
-        return cls.from_parts(tensors["active"], header)
-
-    @classmethod
-    def from_parts(cls, active: Bool[Tensor, "lang layer neuron"], header: Mapping[str, Any]) -> "NeuronCategories":
-        """From a tensor and what `header()` gave."""
-        return cls(
-            active,
-            tuple(header["languages"]),
-            header["threshold"],
-            header["activity"],
-            header["model"],
-            header["source"],
-        )
 
 
 def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor, "*shape"]:

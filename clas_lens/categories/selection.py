@@ -2,45 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clas_lens.artifacts import load_tensors, save_tensors
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.models.sites import check_layers
+from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.histogram import quantile, share_above
 from clas_lens.statistics.neurons import NeuronStatistics
-
-KIND = "neuron selection"
-
 
 TIE_DECIMALS = 9  # scores that agree to so many decimals are equal: the rest is the order of a floating-point sum
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronSelection:
+class NeuronSelection(Saved):
     """Which neurons belong to which language; a neuron may belong to several, or to none.
 
     Attributes:
         masks: where each language's neurons are.
         languages: the names of the `lang` axis.
         method: what chose them: "lape", "act_prob", "category" or your own name.
-        settings: the method's options.
+        options: the method's.
         model: see `NeuronStatistics.model`.
         source: what the statistics were: `NeuronStatistics.source()`.
     """
 
+    kind: ClassVar[str] = "neuron selection"
+
     masks: Bool[Tensor, "lang layer neuron"]
     languages: tuple[str, ...]
     method: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    model: Mapping[str, Any] = field(default_factory=dict)
-    source: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
+    source: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
 
     def __post_init__(self) -> None:
         if len(self.languages) != self.masks.shape[0]:
@@ -91,38 +89,6 @@ class NeuronSelection:
     def _sizes(self) -> list[int]:
         return self.masks.sum((1, 2)).tolist()
 
-    def header(self) -> dict[str, Any]:
-        """What a file needs beside the tensors."""
-        return {
-            "languages": list(self.languages),
-            "method": self.method,
-            "settings": dict(self.settings),
-            "model": dict(self.model),
-            "source": dict(self.source),
-        }
-
-    def save(self, path: str | Path) -> Path:
-        """Write one safetensors file."""
-        save_tensors(Path(path), KIND, {"masks": self.masks}, self.header())
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "NeuronSelection":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(path), KIND)
-        return cls.from_parts(tensors["masks"], header)
-
-    @classmethod
-    def from_parts(cls, masks: Bool[Tensor, "lang layer neuron"], header: Mapping[str, Any]) -> "NeuronSelection":
-        """From a tensor and what `header()` gave."""
-        return cls(
-            masks, tuple(header["languages"]), header["method"], header["settings"], header["model"], header["source"]
-        )
-
 
 def lape(stats: NeuronStatistics, *, rate_percentile: float = 95.0, share: float = 0.01) -> NeuronSelection:
     """LAPE (Tang et al. 2024): neurons whose gate is open in few languages.
@@ -148,8 +114,8 @@ def lape(stats: NeuronStatistics, *, rate_percentile: float = 95.0, share: float
     above = rate > rate.flatten().kthvalue(rank).values
     entropy = language_entropy(rate).masked_fill(~above.any(0), torch.inf)
     masks = above & _highest(-entropy, share)
-    settings = {"rate_percentile": rate_percentile, "share": share}
-    return NeuronSelection(masks, stats.languages, "lape", settings, stats.model, stats.source())
+    options = {"rate_percentile": rate_percentile, "share": share}
+    return NeuronSelection(masks, stats.languages, "lape", options, stats.model, stats.source())
 
 
 def language_entropy(rate: Float[Tensor, "lang *shape"]) -> Float[Tensor, "*shape"]:
@@ -179,8 +145,8 @@ def act_prob(stats: NeuronStatistics, *, percentile: float = 90.0, share: float 
     counts = stats.histogram("gate")
     scores = torch.stack([_exceedance(counts[:, layer], percentile / 100) for layer in range(stats.n_layers)], dim=1)
     masks = torch.stack([_highest(score, share) for score in scores])
-    settings = {"percentile": percentile, "share": share}
-    return NeuronSelection(masks, stats.languages, "act_prob", settings, stats.model, stats.source())
+    options = {"percentile": percentile, "share": share}
+    return NeuronSelection(masks, stats.languages, "act_prob", options, stats.model, stats.source())
 
 
 def _exceedance(counts: Int[Tensor, "lang neuron bin"], q: float) -> Float[Tensor, "lang neuron"]:
@@ -200,8 +166,8 @@ def category_selection(cats: NeuronCategories, layers: Sequence[int] | None = No
     chosen = list(check_layers(range(cats.n_layers) if layers is None else layers, cats.n_layers))
     masks = torch.zeros_like(cats.active)
     masks[:, chosen] = (cats.active & cats.mask(NeuronCategory.LANGUAGE_SPECIFIC))[:, chosen]
-    settings = {"threshold": cats.threshold, "activity": cats.activity, "layers": chosen}
-    return NeuronSelection(masks, cats.languages, "category", settings, cats.model, cats.source)
+    options = {"threshold": cats.threshold, "activity": cats.activity, "layers": chosen}
+    return NeuronSelection(masks, cats.languages, "category", options, cats.model, cats.source)
 
 
 def _highest(scores: Float[Tensor, "layer neuron"], share: float) -> Bool[Tensor, "layer neuron"]:

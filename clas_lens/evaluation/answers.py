@@ -71,7 +71,7 @@ class _Answering:
             if (chosen := plan.interventions[name]) is not None and chosen.anchor != item.language
         }
         self._changing = changing
-        self._starts = {name: first_layer(chosen, [item.language]) for name, chosen in changing.items()}
+        self._starts = {name: first_layer(model, chosen, [item.language]) for name, chosen in changing.items()}
 
     def run(self, tell: Callable[[int], object]) -> dict[str, list[Any]]:
         """The answers by intervention, in the order of the examples."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from clas_lens.baselines.load import Tuned
 from clas_lens.steering.intervention import Intervention
 from clas_lens.tasks.base import Task
 
@@ -13,9 +12,7 @@ class LeakageError(ValueError):
 
 def examples_behind(intervention: Intervention) -> frozenset[str]:
     """The keys of the examples that an intervention was measured or tuned on, as far as it knows them."""
-    if isinstance(intervention, Tuned):
-        return intervention.tuned_on | examples_behind(intervention.inner)
-    return frozenset(intervention.source.get("example_keys", ()))
+    return intervention.tuned_on | frozenset(intervention.source.get("example_keys", ()))
 
 
 def overlapping(task: Task, intervention: Intervention | None) -> frozenset[str]:

@@ -15,9 +15,9 @@ from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
 
 
-def first_layer(intervention: Intervention, languages: Sequence[str]) -> int:
+def first_layer(model: LensModel, intervention: Intervention, languages: Sequence[str]) -> int:
     """The lowest layer that an intervention changes: everything that enters it is as without the intervention."""
-    return min(int(name.split(".")[1]) for name in intervention.edits(languages))
+    return min(intervention.edits(model, languages)).layer
 
 
 @dataclass

@@ -191,7 +191,7 @@ def _check_fits(
     model: LensModel, task: Task, name: str, intervention: Intervention, languages: tuple[str, ...]
 ) -> None:
     intervention.check(model)
-    intervention.edits(languages)  # raises now, not hours on, for a language that it does not know
+    intervention.edits(model, languages)  # raises now, not hours on, for a language that it does not know
     if intervention.positions == "generated" and not task.generates:
         raise EvaluationError(f"{name!r} steers generated tokens only, and {task.name} generates none")
 

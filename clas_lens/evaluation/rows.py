@@ -83,8 +83,7 @@ def named(intervention: Intervention | Interventions | None) -> dict[str, Interv
         if not intervention:
             raise EvaluationError("no interventions given; None is the unsteered model")
         return dict(intervention)
-    inner = getattr(intervention, "inner", intervention)
-    return {getattr(inner, "name", type(inner).__name__.lower()): intervention}
+    return {getattr(intervention, "name", type(intervention).__name__.lower()): intervention}
 
 
 @dataclass(frozen=True, eq=False)

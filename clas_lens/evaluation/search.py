@@ -8,11 +8,10 @@ from typing import Any, cast
 import pandas as pd
 
 from clas_lens.artifacts import load_table, save_table
-from clas_lens.baselines.load import Tuned
 from clas_lens.evaluation.plan import EvaluationError
 from clas_lens.evaluation.rows import run_evaluation
 from clas_lens.models.sites import LensModel
-from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.intervention import STRENGTHS, Intervention
 from clas_lens.tasks.base import Task
 
 KIND = "search"
@@ -23,9 +22,6 @@ PAPER_BETAS = (0.2, 0.4, 0.6)
 
 
 PAPER_GAMMAS = (0.1, 0.2, 0.4)
-
-
-STRENGTHS = ("alpha", "beta", "gamma")
 
 
 Setting = Mapping[str, float]
@@ -48,7 +44,7 @@ class SearchResult:
 
     table: pd.DataFrame
     chosen: Mapping[str, float]
-    intervention: Tuned
+    intervention: Intervention
     passes: float
     passes_independent: float
 
@@ -77,7 +73,7 @@ class SearchResult:
             EvaluationError: the search was over another intervention.
         """
         table, header = load_table(Path(path), KIND)
-        tuned = Tuned(_at(_inner(intervention), header["chosen"]), frozenset(header["tuned_on"]))
+        tuned = _at(intervention, header["chosen"], frozenset(header["tuned_on"]))
         if tuned.fingerprint() != header["intervention"]:
             raise EvaluationError(
                 f"{path} was searched over another intervention, or with other strengths, than this one; search again"
@@ -187,8 +183,7 @@ def search_grids(
         table = _table(task, runs[name], scores)
         best = _best(table, intervention.anchor)
         chosen = {strength: float(best[strength]) for strength in settings[0]}
-        before = intervention.tuned_on if isinstance(intervention, Tuned) else frozenset[str]()
-        tuned = Tuned(_at(_inner(intervention), chosen), task.example_keys() | before)
+        tuned = _at(intervention, chosen, task.example_keys() | intervention.tuned_on)
         answered = float(sum(run.answers[setting] for setting in runs[name]))
         passes = run.passes * answered / max(run.answers.total(), 1)
         results[name] = SearchResult(table, chosen, tuned, passes, answered)
@@ -197,18 +192,19 @@ def search_grids(
 
 def _named_settings(grid: str, intervention: Intervention, settings: Sequence[Setting]) -> dict[str, Intervention]:
     """The intervention at each setting, by the name of the file of its rows."""
-    inner = _inner(intervention)
-    own = [strength for strength in STRENGTHS if hasattr(inner, strength)]
+    own = [strength for strength in STRENGTHS if hasattr(intervention, strength)]
     names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
     unknown = {key for setting in settings for key in setting} - set(own)
     uneven = len({tuple(setting) for setting in settings}) > 1
     if not settings or unknown or uneven or len(set(names)) != len(names):
         raise EvaluationError(
-            f"a search needs different settings of {', '.join(own)} (all that {type(inner).__name__} has); "
+            f"a search needs different settings of {', '.join(own)} (all that {type(intervention).__name__} has); "
             f"got {names or 'none'}"
         )
     prefix = f"{grid}," if grid else ""
-    return {prefix + name: _at(inner, setting) for name, setting in zip(names, settings, strict=True)}
+    return {
+        prefix + name: _at(intervention, setting, frozenset()) for name, setting in zip(names, settings, strict=True)
+    }
 
 
 def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -> pd.DataFrame:
@@ -229,13 +225,9 @@ def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -
     ).assign(title=task.title, metric_title=task.metric_title)
 
 
-def _inner(intervention: Intervention) -> Intervention:
-    return intervention.inner if isinstance(intervention, Tuned) else intervention
-
-
-def _at(intervention: Intervention, strengths: Mapping[str, float]) -> Intervention:
+def _at(intervention: Intervention, strengths: Mapping[str, float], tuned_on: frozenset[str]) -> Intervention:
     """The intervention, a dataclass as all of this toolkit's are, at other strengths."""
-    return cast(Intervention, replace(cast(Any, intervention), **strengths))
+    return cast(Intervention, replace(cast(Any, intervention), **strengths, tuned_on=tuned_on))
 
 
 def _means(table: pd.DataFrame, anchor: str) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from clas_lens.models.presets import EMBEDDED_MODEL as EMBEDDED_MODEL
 from clas_lens.models.presets import PRESETS as PRESETS
 from clas_lens.models.presets import ModelPreset as ModelPreset
 from clas_lens.models.sites import LensModel as LensModel
+from clas_lens.models.sites import Site as Site
 from clas_lens.models.sites import direct_logits as direct_logits
 from clas_lens.models.sites import down_projection as down_projection
 from clas_lens.models.sites import hooked as hooked

@@ -4,10 +4,13 @@ Everything that differs between `HookedTransformer` and `TransformerBridge` and 
 `decoding.py`, so that no other module asks which of the two it has.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import total_ordering
 from inspect import signature
-from typing import Any, TypeAlias
+from operator import index
+from typing import Any, TypeAlias, assert_never, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +21,51 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 
 from clas_lens.models.loading import ModelLoadError
+from clas_lens.vocabulary import SiteKind
 
 LensModel: TypeAlias = HookedTransformer | TransformerBridge
 
 
 HookFunction = Callable[..., Tensor | None]
+
+
+@dataclass(frozen=True)
+@total_ordering
+class Site:
+    """A place in a model whose activations can be changed; sites are ordered as a forward pass reaches them.
+
+    Another kind takes a word in `SiteKind` and its hook point here.
+
+    Attributes:
+        kind: "up" (the linear branch of a gated MLP), "mlp" (MLP neurons) or "residual" (the output of a layer).
+        layer: 0-based.
+    """
+
+    kind: SiteKind
+    layer: int
+
+    def __lt__(self, other: "Site") -> bool:
+        kinds = get_args(SiteKind)
+        return (self.layer, kinds.index(self.kind)) < (other.layer, kinds.index(other.kind))
+
+    def hook_name(self, model: "LensModel") -> str:
+        """The model's hook point for it.
+
+        Raises:
+            ValueError: the model does not have it.
+        """
+        match self.kind:
+            case "up":
+                name = up_name(self.layer)
+            case "mlp":
+                name = post_name(self.layer)
+            case "residual":
+                name = residual_name(self.layer)
+            case _:
+                assert_never(self.kind)
+        if name not in model.hook_dict:
+            raise ValueError(f"{model.cfg.model_name} has no {self.kind!r} site in layer {self.layer} ({name})")
+        return name
 
 
 def post_name(layer: int) -> str:
@@ -223,10 +266,19 @@ def direct_logits(
     return torch.cat([scaled @ block.float() for block in model.W_U.detach().split(16384, dim=1)], dim=1)
 
 
-def check_layers(layers: Sequence[int], n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
-    """These layers in order, or `error` if one is out of range or twice, or there are none."""
-    chosen = tuple(sorted(int(layer) for layer in layers))
-    outside = [layer for layer in chosen if not 0 <= layer < n_layers]
-    if outside or not chosen or len(set(chosen)) != len(chosen):
-        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {list(chosen)}")
+def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
+    """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
+    given = list(layers) if isinstance(layers, Iterable) else layers
+    try:
+        chosen = tuple(sorted(_whole(layer) for layer in given))
+    except TypeError:
+        chosen = ()
+    if not chosen or not 0 <= chosen[0] <= chosen[-1] < n_layers or len(set(chosen)) != len(chosen):
+        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {given!r}")
     return chosen
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:  # which have an index too
+        raise TypeError("no number")
+    return index(value)

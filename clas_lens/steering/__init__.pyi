@@ -1,4 +1,5 @@
 from clas_lens.steering.clas import Clas as Clas
+from clas_lens.steering.clas import Rescaling as Rescaling
 from clas_lens.steering.clas import clas_scale as clas_scale
 from clas_lens.steering.edits import LanguageTable as LanguageTable
 from clas_lens.steering.edits import Rescale as Rescale
@@ -6,6 +7,7 @@ from clas_lens.steering.generate import generate as generate
 from clas_lens.steering.generate import generate_tokens as generate_tokens
 from clas_lens.steering.intervention import Edit as Edit
 from clas_lens.steering.intervention import Intervention as Intervention
+from clas_lens.steering.intervention import SavedIntervention as SavedIntervention
 from clas_lens.steering.intervention import SteeringError as SteeringError
 from clas_lens.steering.steer import Steering as Steering
 from clas_lens.steering.steer import steer as steer

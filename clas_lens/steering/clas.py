@@ -1,30 +1,33 @@
 """CLAS itself: which neurons are rescaled by how much, for which language."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clas_lens.artifacts import content_key, load_tensors, save_tensors, tensor_fingerprint
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.display import bands, card, listed
-from clas_lens.models.sites import LensModel, check_layers
+from clas_lens.models.sites import LensModel, Site, check_layers
 from clas_lens.steering.edits import rescale_edits
-from clas_lens.steering.intervention import Edit, SteeringError, check_choice, check_neurons, check_numbers
+from clas_lens.steering.intervention import (
+    Edit,
+    Layers,
+    SavedIntervention,
+    SteeringError,
+    Strength,
+    check_choice,
+    check_neurons,
+    strength,
+)
 from clas_lens.vocabulary import Positions, Specific, check_language
 
-KIND = "clas"
-
-
-FILE_NAME = "clas.safetensors"
-
-
-SETTINGS = ("alpha", "beta", "gamma", "anchor", "specific", "positions")
+# Which neurons are boosted, and which are cut.
+Masks: TypeAlias = tuple[Bool[Tensor, "layer neuron"], Bool[Tensor, "layer neuron"]]
 
 
 def clas_scale(
@@ -38,8 +41,73 @@ def clas_scale(
     return 1.0 + alpha * (beta * partial.double() - gamma * specific.double())
 
 
+class Rescaling(SavedIntervention, ABC):
+    """h' = h * (1 + alpha * (beta * boost - gamma * cut)) in some layers, in every language but the anchor.
+
+    A subclass is a dataclass with these fields and says which neurons `boost` and `cut` are, which are disjoint. Rows in the
+    anchor language keep scale 1 and are bit-identical to the unsteered model.
+    """
+
+    layers: Layers
+    alpha: Strength
+    beta: Strength
+    gamma: Strength
+    anchor: str
+    positions: Positions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta", "gamma"):
+            strength(f"alpha * {name}", self.alpha * getattr(self, name))
+        boost, cut = self.every_mask
+        object.__setattr__(self, "layers", check_layers(self.layers, boost.shape[0], error=SteeringError))
+        if not (boost | cut)[list(self.layers)].any():
+            raise SteeringError(f"nothing to steer: {self._nothing()}")
+
+    @property
+    @abstractmethod
+    def every_mask(self) -> Masks:
+        """Neurons that are boosted, and those that are cut, in any language."""
+
+    @property
+    @abstractmethod
+    def measured(self) -> Mapping[str, Any]:
+        """The model whose neurons these are: see `describe_model`."""
+
+    @abstractmethod
+    def _nothing(self) -> str:
+        """Why no neuron in the layers is under a mask."""
+
+    def masks(self, language: str) -> Masks:
+        """Neurons that are boosted, and those that are cut, in inputs in `language`."""
+        return self.every_mask
+
+    def scale(self, language: str) -> dict[int, Float[Tensor, "neuron"]]:
+        """The factor on each neuron of each steered layer for inputs in `language`; all ones for the anchor.
+
+        Raises:
+            ValueError: not a language code, or one that has no masks.
+        """
+        check_language(language)
+        if language == self.anchor:
+            ones = torch.ones(self.every_mask[0].shape[1], dtype=torch.float64)
+            return dict.fromkeys(self.layers, ones)
+        boost, cut = self.masks(language)
+        strengths = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
+        return {layer: clas_scale(boost[layer], cut[layer], **strengths) for layer in self.layers}
+
+    def check(self, model: LensModel) -> None:
+        """Raise `SteeringError` unless the masks are of this model's neurons."""
+        n_layers, n_neurons = self.every_mask[0].shape
+        check_neurons(model, self.measured, n_layers=n_layers, n_neurons=n_neurons)
+
+    def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
+        """A rescaling a steered layer."""
+        return rescale_edits(self.scale, self.layers, languages)
+
+
 @dataclass(frozen=True, eq=False)
-class Clas:
+class Clas(Rescaling):
     """Cross-lingual activation steering: rescale partial-shared and language-specific neurons in the bridge layers.
 
     Rows in the anchor language keep scale 1 and are bit-identical to the unsteered model. Only `alpha * beta` and
@@ -57,82 +125,74 @@ class Clas:
             cache.
 
     Raises:
-        SteeringError: a layer out of range or twice, no layers, no neurons to steer, a number that is not finite.
+        SteeringError: a layer out of range or twice, no layers, no neurons to steer, an anchor that was not measured, a
+            number that is not finite or so large that activations overflow.
     """
 
+    kind: ClassVar[str] = "clas"
+
     categories: NeuronCategories = field(repr=False)
-    layers: tuple[int, ...]
-    alpha: float = 1.0
-    beta: float = 0.4
-    gamma: float = 0.2
+    layers: Layers
+    alpha: Strength = 1.0
+    beta: Strength = 0.4
+    gamma: Strength = 0.2
     anchor: str = "en"
     specific: Specific = "union"
     positions: Positions = "all"
 
     def __post_init__(self) -> None:
-        check_language(self.anchor)
-        object.__setattr__(self, "layers", check_layers(self.layers, self.categories.n_layers, error=SteeringError))
-        check_numbers(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+        if not isinstance(self.categories, NeuronCategories):
+            found = type(self.categories).__name__
+            raise SteeringError(f"categories must be NeuronCategories, got {found}: categorize(statistics) makes them")
         check_choice("specific", self.specific, get_args(Specific))
-        check_choice("positions", self.positions, get_args(Positions))
-        chosen = list(self.layers)
-        if not (self._partial[chosen].any() or self._specific[chosen].any()):
+        super().__post_init__()
+        if self.anchor not in self.categories.languages:
             raise SteeringError(
-                f"nothing to steer: layers {chosen} have no partial-shared and no language-specific neurons "
-                f"({self.categories!r}). Choose other layers or another threshold."
+                f"the anchor {self.anchor!r} is none of the languages that were measured: "
+                f"{', '.join(self.categories.languages)}"
             )
 
     @cached_property
-    def _partial(self) -> Bool[Tensor, "layer neuron"]:
-        return self.categories.mask(NeuronCategory.PARTIAL_SHARED)
+    def every_mask(self) -> Masks:
+        """All partial-shared neurons, and all language-specific ones."""
+        mask = self.categories.mask
+        return mask(NeuronCategory.PARTIAL_SHARED), mask(NeuronCategory.LANGUAGE_SPECIFIC)
 
-    @cached_property
-    def _specific(self) -> Bool[Tensor, "layer neuron"]:
-        return self.categories.mask(NeuronCategory.LANGUAGE_SPECIFIC)
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """The model whose neurons these are."""
+        return self.categories.model
 
-    def scale(self, language: str) -> dict[int, Float[Tensor, "neuron"]]:
-        """The factor on each neuron of each steered layer for inputs in `language`; all ones for the anchor.
+    def _nothing(self) -> str:
+        return (
+            f"layers {list(self.layers)} have no partial-shared and no language-specific neurons ({self.categories!r}). "
+            "Choose other layers or another threshold."
+        )
+
+    def masks(self, language: str) -> Masks:
+        """Partial-shared neurons, and the language-specific ones that are cut in inputs in `language`.
 
         Raises:
-            ValueError: not a language code; or `specific="current"` and a language that was not in the statistics.
+            ValueError: `specific="current"` and a language that was not in the statistics.
         """
-        check_language(language)
-        if language == self.anchor:
-            ones = torch.ones(self.categories.n_neurons, dtype=torch.float64)
-            return dict.fromkeys(self.layers, ones)
-        specific = self._specific_for(language)
-        strengths = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
-        return {layer: clas_scale(self._partial[layer], specific[layer], **strengths) for layer in self.layers}
-
-    def _specific_for(self, language: str) -> Bool[Tensor, "layer neuron"]:
+        partial, specific = self.every_mask
         match self.specific:
             case "union":
-                return self._specific
+                return partial, specific
             case "current":
-                return self.categories.specific_to(language)
+                return partial, self.categories.specific_to(language)
             case "others":
-                if language not in self.categories.languages:
-                    return self._specific
-                return self._specific & ~self.categories.specific_to(language)
+                known = language in self.categories.languages
+                return partial, specific & ~self.categories.specific_to(language) if known else specific
 
     @property
     def source(self) -> Mapping[str, Any]:
         """What the categories were measured on."""
         return self.categories.source
 
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless the categories were measured on this model's neurons."""
-        check_neurons(
-            model, self.categories.model, n_layers=self.categories.n_layers, n_neurons=self.categories.n_neurons
-        )
-
-    def edits(self, languages: Sequence[str]) -> dict[str, Edit]:
-        """A rescaling a steered layer."""
-        return rescale_edits(self.scale, self.layers, languages)
-
     def _repr_html_(self) -> str:
         chosen = list(self.layers)
-        partial, specific = int(self._partial[chosen].sum()), int(self._specific[chosen].sum())
+        partial, specific = (int(mask[chosen].sum()) for mask in self.every_mask)
         facts = {
             "layers": listed(self.layers),
             "alpha, beta, gamma": f"{self.alpha:g}, {self.beta:g}, {self.gamma:g}",
@@ -143,38 +203,3 @@ class Clas:
         }
         picture = bands(self.categories.percent_by_layer(), marked=self.layers)
         return card("Clas", self.categories.model.get("name", "unnamed model"), facts, picture)
-
-    # --- files ---
-
-    def settings(self) -> dict[str, Any]:
-        """Everything but the categories, for manifests."""
-        return {"layers": list(self.layers), **{name: getattr(self, name) for name in SETTINGS}}
-
-    def fingerprint(self) -> str:
-        """A hash of everything that this intervention does."""
-        return content_key(self.settings(), self.categories.header(), tensor_fingerprint(self.categories.active))
-
-    def header(self) -> dict[str, Any]:
-        """What a file needs beside `categories.active`."""
-        return {**self.settings(), "categories": self.categories.header()}
-
-    @classmethod
-    def from_parts(cls, active: Bool[Tensor, "lang layer neuron"], header: Mapping[str, Any]) -> "Clas":
-        """From a tensor and what `header()` gave."""
-        categories = NeuronCategories.from_parts(active, header["categories"])
-        return cls(categories, tuple(header["layers"]), **{name: header[name] for name in SETTINGS})
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write one self-contained file into `folder`."""
-        save_tensors(Path(folder) / FILE_NAME, KIND, {"active": self.categories.active}, self.header())
-        return Path(folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "Clas":
-        """Read what `save_pretrained` wrote.
-
-        Raises:
-            ArtifactError: missing, damaged or another kind of file.
-        """
-        tensors, header = load_tensors(Path(folder) / FILE_NAME, KIND)
-        return cls.from_parts(tensors["active"], header)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clas_lens.models.sites import post_name
+from clas_lens.models.sites import Site
 from clas_lens.steering.intervention import Edit
 
 
@@ -62,11 +62,11 @@ class Rescale:
 
 def rescale_edits(
     scale: Callable[[str], Mapping[int, Float[Tensor, "neuron"]]], layers: Iterable[int], languages: Sequence[str]
-) -> dict[str, Edit]:
+) -> dict[Site, Edit]:
     """A rescaling of the neurons of each of these layers, where `scale(language)` says by how much."""
     scales = {code: scale(code) for code in dict.fromkeys(languages)}
     return {
-        post_name(layer): Rescale(LanguageTable.of({code: of[layer] for code, of in scales.items()}, languages))
+        Site("mlp", layer): Rescale(LanguageTable.of({code: of[layer] for code, of in scales.items()}, languages))
         for layer in layers
     }
 

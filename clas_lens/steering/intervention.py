@@ -1,16 +1,37 @@
 """What an intervention is, and the checks that all of them share."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.models.identity import neuron_fingerprint
-from clas_lens.models.sites import LensModel
-from clas_lens.vocabulary import Positions
+from clas_lens.models.sites import LensModel, Site
+from clas_lens.saved import SAVED_ONLY, Saved
+from clas_lens.vocabulary import Positions, check_language
+
+FILE_NAME = "intervention.safetensors"
+
+
+STRENGTHS = ("alpha", "beta", "gamma")
+
+
+# A float32 norm squares what it is given and sums thousands of squares: factors up to this leave room for activations of 1e5.
+LARGEST = 1e12
+
+
+# What these fields may be given: any real scalar of Python, NumPy or torch, and any integers in a row. `__post_init__` checks
+# them and leaves a float and a tuple of ints; a narrower annotation would have to be untrue of one of the two.
+Strength: TypeAlias = Any
+
+
+Layers: TypeAlias = Any
+
+
+Made = TypeVar("Made", bound="SavedIntervention")
 
 
 class SteeringError(ValueError):
@@ -26,10 +47,10 @@ class Edit(Protocol):
 
 @runtime_checkable
 class Intervention(Protocol):
-    """What `steer` puts on a model: at which hook points, and which edit for which languages.
+    """What `steer` puts on a model: at which sites, and which edit for which languages.
 
-    Those of this toolkit are frozen dataclasses with a `from_pretrained(folder)` beside `save_pretrained`, so that
-    `dataclasses.replace(intervention, alpha=...)` gives every method the same search over its strength.
+    Those of this toolkit are frozen dataclasses (`SavedIntervention`), so that `dataclasses.replace(intervention, alpha=...)`
+    gives every method the same search over its strength.
     """
 
     @property
@@ -50,20 +71,25 @@ class Intervention(Protocol):
         """What it was measured on; examples named in `source["example_keys"]` are not reported on (`leakage.py`)."""
         ...
 
+    @property
+    def tuned_on(self) -> frozenset[str]:
+        """Keys `<data set>/<id>` of the examples that its strengths were chosen on; not reported on either."""
+        ...
+
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` if this intervention was not made for `model`."""
         ...
 
-    def edits(self, languages: Sequence[str]) -> Mapping[str, Edit]:
-        """One edit a hook point, for rows in these languages."""
+    def edits(self, model: LensModel, languages: Sequence[str]) -> Mapping[Site, Edit]:
+        """One edit a site of `model`, which was checked, for rows in these languages."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the tensors, JSON-able, for manifests."""
+        """What was chosen, JSON-able, for manifests."""
         ...
 
     def fingerprint(self) -> str:
-        """A hash of everything that this intervention does."""
+        """A hash of everything that this intervention does, and of what it was tuned on."""
         ...
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -71,14 +97,60 @@ class Intervention(Protocol):
         ...
 
 
-def check_numbers(**numbers: float) -> None:
-    """Raise `SteeringError` for one that is not finite."""
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise SteeringError(f"{name} must be finite, got {value}")
+@dataclass(frozen=True, eq=False)
+class SavedIntervention(Saved):
+    """What the interventions of this toolkit share: one file, checked strengths, and what they were tuned on.
+
+    Attributes:
+        tuned_on: keys `<data set>/<id>` of the examples that its strengths were chosen on.
+
+    Raises:
+        SteeringError: a strength that is no finite number of sensible size, or unknown positions.
+        ValueError: an unknown language as the anchor.
+    """
+
+    tuned_on: frozenset[str] = field(default=frozenset(), kw_only=True, repr=False, metadata=SAVED_ONLY)
+
+    def __post_init__(self) -> None:
+        for name in STRENGTHS:
+            if hasattr(self, name):
+                object.__setattr__(self, name, strength(name, getattr(self, name)))
+        check_language(getattr(self, "anchor", "en"))
+        check_choice("positions", getattr(self, "positions", "all"), get_args(Positions))
+        if isinstance(self.tuned_on, str) or not isinstance(self.tuned_on, Iterable):
+            raise SteeringError(f"tuned_on must be keys of examples, got {self.tuned_on!r}")
+        object.__setattr__(self, "tuned_on", frozenset(self.tuned_on))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write one self-contained file into `folder`."""
+        self.save(Path(folder) / FILE_NAME)
+        return Path(folder)
+
+    @classmethod
+    def from_pretrained(cls: type[Made], folder: str | Path) -> Made:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            ArtifactError: none there, a damaged file, or an intervention of another kind, which the message names.
+        """
+        return cls.load(Path(folder) / FILE_NAME)
 
 
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+def strength(name: str, value: Any) -> float:
+    """This number, of Python, NumPy or torch, as a plain float.
+
+    Raises:
+        SteeringError: no number, not finite, or so large that activations would overflow.
+    """
+    scalar = value.item() if getattr(value, "ndim", None) == 0 else value
+    if not isinstance(scalar, int | float) or isinstance(scalar, bool):
+        raise SteeringError(f"{name} must be a finite number, got {value!r}")
+    if not abs(scalar) <= LARGEST:  # so for NaN too
+        raise SteeringError(f"{name} must be finite and at most {LARGEST:g}, or activations overflow; got {value}")
+    return float(scalar)
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Raise `SteeringError` for a value that is not one of those allowed."""
     if value not in allowed:
         raise SteeringError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

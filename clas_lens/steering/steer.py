@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, cat
 
-from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, hooked, pattern_name
+from clas_lens.models.sites import HookFunction, LensModel, Site, check_mlp_hooks, hooked, pattern_name
 from clas_lens.steering.intervention import Edit, Intervention, SteeringError
 from clas_lens.vocabulary import Positions
 
@@ -18,14 +18,17 @@ class Steering:
     `steering.rows([...])` says for a while which of the languages the batch rows are, for code that reorders or drops rows.
     """
 
-    def __init__(self, intervention: Intervention, languages: Sequence[str], *, per_row: bool) -> None:
+    def __init__(
+        self, model: LensModel, intervention: Intervention, languages: Sequence[str], *, per_row: bool
+    ) -> None:
         self.languages = tuple(languages)
-        self.fired: dict[str, int] = {}
         self._positions = intervention.positions
-        self._edits = dict(intervention.edits(self.languages))
+        self._edits = dict(intervention.edits(model, self.languages))
+        self._names = {site: site.hook_name(model) for site in self._edits}
         self._per_row = per_row
         self._rows: tuple[int, ...] = tuple(range(len(self.languages)))
         self._continues_cache = False
+        self._is_over = False
         self.fired = dict.fromkeys(self._edits, 0)
 
     def check_rows(self, count: int) -> None:
@@ -47,23 +50,32 @@ class Steering:
         finally:
             self._rows = before
 
-    def hooks(self, model: LensModel) -> list[tuple[str, HookFunction]]:
-        """The hook functions to attach."""
-        hooks: list[tuple[str, HookFunction]] = [(name, self._hook(name, edit)) for name, edit in self._edits.items()]
+    def hooks(self) -> list[tuple[str, HookFunction]]:
+        """The hook functions to attach, by hook point."""
+        hooks: list[tuple[str, HookFunction]] = [
+            (self._names[site], self._hook(site, edit)) for site, edit in self._edits.items()
+        ]
         if self._positions == "generated":
-            first = min(int(name.split(".")[1]) for name in self._edits)
-            hooks.insert(0, (pattern_name(first), self._watch_cache))
+            hooks.insert(0, (pattern_name(min(self._edits).layer), self._watch_cache))
         return hooks
+
+    def end(self) -> None:
+        """From now on the hooks do nothing, wherever else they were carried, such as into a copy of the model."""
+        self._is_over = True
+
+    def silent(self) -> list[str]:
+        """The hook points where nothing was edited yet."""
+        return [self._names[site] for site, count in self.fired.items() if count == 0]
 
     def _watch_cache(self, pattern: Tensor, hook: object) -> None:
         self._continues_cache = pattern.shape[-1] > pattern.shape[-2]
 
-    def _hook(self, name: str, edit: Edit) -> HookFunction:
+    def _hook(self, site: Site, edit: Edit) -> HookFunction:
         def hook(activation: Tensor, hook: object) -> Tensor | None:
-            if self._positions == "generated" and not self._continues_cache:
+            if self._is_over or (self._positions == "generated" and not self._continues_cache):
                 return None
             rows = self._rows_for(activation.shape[0])
-            self.fired[name] += 1
+            self.fired[site] += 1
             if self._positions == "last":
                 last = edit(activation[:, -1:], rows)
                 return cat([activation[:, :-1], last], dim=1)
@@ -102,6 +114,8 @@ def steer(
             intervention that never fired.
         ValueError: an unknown language.
     """
+    if not isinstance(intervention, Intervention):
+        raise SteeringError(f"{type(intervention).__name__} is no intervention: see clas_lens.Intervention")
     check_mlp_hooks(model)
     intervention.check(model)
     _check_padding(model, intervention.positions)
@@ -109,17 +123,17 @@ def steer(
     languages = [language] if isinstance(language, str) else list(language)
     if not languages:
         raise SteeringError("no languages given")
-    steering = Steering(intervention, languages, per_row=per_row)
+    steering = Steering(model, intervention, languages, per_row=per_row)
     active = _on_model.setdefault(model, [])
-    with hooked(model, steering.hooks(model)):
+    with hooked(model, steering.hooks()):
         active.append(steering)
         try:
             yield steering
         finally:
             active.remove(steering)
-    silent = [name for name, count in steering.fired.items() if count == 0]
-    if silent and must_fire:
-        raise SteeringError(_why_silent(silent, intervention.positions))
+            steering.end()
+    if must_fire and steering.silent():
+        raise SteeringError(_why_silent(steering.silent(), intervention.positions))
 
 
 def _check_padding(model: LensModel, positions: Positions) -> None:

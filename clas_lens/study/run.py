@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, content_key, save_table, tensor_fingerprint
+from clas_lens.artifacts import ArtifactError, save_table
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
@@ -141,7 +141,7 @@ class Run:
             config,
             bridge_layers=list(layers),
             languages=list(cats.languages),
-            categories=_identity(cats),
+            categories=cats.fingerprint(),
         )
         self.say(f"{cats!r}\nbridge layers {', '.join(map(str, layers))}")
         return cats
@@ -151,7 +151,7 @@ class Run:
         if entry is None:
             raise ArtifactError(f"{root} has no categories yet: clas-lens categorize {root}")
         cats = NeuronCategories.load(self.folder.categories)
-        if self.statistics.source() != cats.source or _identity(cats) != entry["categories"]:
+        if self.statistics.source() != cats.source or cats.fingerprint() != entry["categories"]:
             raise ArtifactError(
                 f"{root} was collected again since it was categorised, or categorising was interrupted. "
                 f"Run clas-lens categorize {root}"
@@ -275,7 +275,3 @@ class Run:
             "allow_overlap": config.allow_overlap,
             "progress": self.progress,
         }
-
-
-def _identity(cats: NeuronCategories) -> str:
-    return content_key(cats.header(), tensor_fingerprint(cats.active))

@@ -100,7 +100,7 @@ def report_tables(run: Run) -> None:
     read = texts_to_read(run)
     steered = evaluated_clas(run.folder, run.clas)
     _category_tables(tables, run.statistics, run.categories)
-    made = content_key(run.statistics.source(), run.categories.header(), run.config.report.neurons)
+    made = content_key(run.statistics.source(), run.categories.fingerprint(), run.config.report.neurons)
     tables.write("top_neurons", made, partial(_top_neurons, run))
     # An intervention on generated tokens alone changes nothing in a text that is read.
     shown = {setting: clas for setting, clas in steered.items() if clas.positions != "generated"}
@@ -116,7 +116,7 @@ def report_tables(run: Run) -> None:
 
 def _category_tables(tables: _Tables, stats: NeuronStatistics, cats: NeuronCategories) -> None:
     """What needs the statistics alone."""
-    key = content_key(stats.source(), cats.header())
+    key = content_key(stats.source(), cats.fingerprint())
     tables.write("null_shares", key, partial(null_shares, cats))
     tables.write("language_overlap", key, partial(language_overlap, cats))
     band, rising = (_thresholds(stats, cats, steps) for steps in (BAND, RISING))

@@ -9,11 +9,12 @@ from tiny import logits
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
-from clas_lens.baselines.load import BY_FILE, load_intervention
+from clas_lens.baselines.load import BY_KIND, load_intervention
 from clas_lens.baselines.masks import RescaleMasks, magnitude_bins, neuron_magnitude, shuffled_labels
 from clas_lens.baselines.noise import MatchedNoise, smallest_input
 from clas_lens.baselines.vectors import AddVector, Incline
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.models.sites import Site
 
 LAYERS = (1, 2)
 
@@ -38,12 +39,12 @@ def magnitude():
 # --- the same rescaling of other neurons ---
 
 
-def test_rescaled_masks_by_hand():
+def test_rescaled_masks_by_hand(llama):
     boost, cut = torch.tensor([[True, False, False]]), torch.tensor([[False, False, True]])
     masks = RescaleMasks(boost, cut, layers=(0,), alpha=-2.0, beta=0.4, gamma=0.2)
     assert masks.scale("de")[0].tolist() == pytest.approx([0.2, 1.0, 1.4])
     assert masks.scale("en")[0].tolist() == [1.0, 1.0, 1.0]
-    (edit,) = masks.edits(["de", "en"]).values()
+    (edit,) = masks.edits(llama, ["de", "en"]).values()
     h = torch.tensor([[[10.0, 20.0, -5.0]], [[1.0, 2.0, 3.0]]])
     torch.testing.assert_close(edit(h, [0, 1]), torch.tensor([[[2.0, 20.0, -7.0]], [[1.0, 2.0, 3.0]]]))
 
@@ -207,22 +208,29 @@ def test_seeds_of_noise(llama, clas):
 
 def test_noise_in_bfloat16_is_handed_back_in_bfloat16(llama, clas):
     noise = MatchedNoise.for_model(llama, replace(clas, layers=(1,)))
-    noise.check(llama)
     h = torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(0)).bfloat16()
-    (edit,) = noise.edits(["de", "en"]).values()
+    (edit,) = noise.edits(llama, ["de", "en"]).values()
     moved = edit(h, [0, 1])
     assert moved.dtype == torch.bfloat16
     assert torch.equal(moved[1], h[1])
-    (edit,) = noise.edits(["de"]).values()
+    (edit,) = noise.edits(llama, ["de"]).values()
     exact = edit(h[:1].double(), [0])
     torch.testing.assert_close(moved[:1], exact.bfloat16(), atol=1e-2, rtol=1e-2)
 
 
-def test_noise_that_is_on_no_model_is_refused(llama, clas):
+def test_noise_takes_the_weights_of_the_model_that_it_is_put_on(folders, llama, clas, tokens):
+    """Checking one model leaves no trace for another."""
     noise = MatchedNoise.for_model(llama, clas)
-    (edit, _) = noise.edits(["de"]).values()
-    with pytest.raises(cl.SteeringError, match="needs the model's W_down: put it on a model with steer"):
-        edit(torch.ones(1, 1, 48), [0])
+    twin = cl.load_model(folders["llama"])
+    noise.check(twin)
+    (one, _), (other, _) = (noise.edits(model, ["de"]).values() for model in (llama, twin))
+    h = torch.rand(1, 2, 48, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(one(h, [0]), other(h, [0]))
+    with torch.no_grad():
+        for block in twin.blocks:
+            block.mlp.W_out.mul_(2)
+    doubled = noise.edits(twin, ["de"])[Site("mlp", 1)](h, [0]) - h
+    torch.testing.assert_close(doubled, 2 * (one(h, [0]) - h))
     with pytest.raises(cl.SteeringError, match=r"directions are \(2, 48\), CLAS's layers and neurons \(1, 48\)"):
         replace(noise, clas=replace(clas, layers=(1,)))
 
@@ -270,17 +278,39 @@ def test_noise_from_a_file_steers_the_same(llama, clas, tokens, tmp_path):
         assert torch.equal(logits(llama, tokens), expected)
 
 
-def test_the_loader_wants_one_intervention(clas, tmp_path):
-    with pytest.raises(ArtifactError, match=r"must hold one intervention, found none; possible: clas\.safetensors"):
+def test_the_loader_names_what_it_finds(clas, cats, tmp_path):
+    with pytest.raises(ArtifactError, match=r"no intervention in .*: it has no intervention\.safetensors"):
         load_intervention(tmp_path)
-    clas.save_pretrained(tmp_path)
     RescaleMasks.uniform(clas).save_pretrained(tmp_path)
-    with pytest.raises(ArtifactError, match=r"found clas\.safetensors, rescale_masks\.safetensors"):
+    with pytest.raises(ArtifactError, match="holds rescaled masks, not clas"):
+        cl.Clas.from_pretrained(tmp_path)
+    clas.save_pretrained(tmp_path)
+    assert isinstance(load_intervention(tmp_path), cl.Clas), "one folder holds one intervention"
+    cats.save(tmp_path / "intervention.safetensors")
+    with pytest.raises(ArtifactError, match="holds neuron categories, which is none of the interventions: clas, resc"):
         load_intervention(tmp_path)
+
+
+def test_what_was_tuned_on_is_saved_and_handed_on(llama, clas, magnitude, tmp_path):
+    tuned = replace(clas, tuned_on=frozenset({"xnli/2", "xnli/1"}))
+    assert tuned.fingerprint() != clas.fingerprint()
+    assert tuned.settings() == clas.settings()
+    made = [
+        tuned,
+        RescaleMasks.matched_random(tuned, magnitude, seed=1),
+        RescaleMasks.uniform(tuned),
+        MatchedNoise.for_model(llama, tuned),
+        replace(AddVector(torch.ones(1, 32), ("de",), 1), alpha=2.0, tuned_on=tuned.tuned_on),
+    ]
+    for place, intervention in enumerate(made):
+        loaded = load_intervention(intervention.save_pretrained(tmp_path / str(place)))
+        assert loaded.tuned_on == tuned.tuned_on
+        assert cl.evaluation.examples_behind(loaded) >= tuned.tuned_on
 
 
 def test_every_kind_is_an_intervention():
-    assert len(BY_FILE) == len(set(BY_FILE.values()))
-    for kind in BY_FILE.values():
+    assert len(BY_KIND) == len(set(BY_KIND.values()))
+    for kind, made in BY_KIND.items():
+        assert made.kind == kind
         for name in ("check", "edits", "settings", "fingerprint", "save_pretrained"):
-            assert callable(getattr(kind, name))
+            assert callable(getattr(made, name))

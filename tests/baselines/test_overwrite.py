@@ -13,7 +13,7 @@ from clas_lens.artifacts import ArtifactError
 from clas_lens.baselines.overwrite import Overwrite
 from clas_lens.categories.selection import NeuronSelection, category_selection, lape
 from clas_lens.corpus.tokens import tokenize
-from clas_lens.models.sites import post_name
+from clas_lens.models.sites import Site, post_name
 from clas_lens.steering.edits import LanguageTable, Overwriting, blend
 from clas_lens.steering.intervention import Intervention
 
@@ -216,7 +216,7 @@ def test_clas_specific_neurons_in_some_layers(model, stats, tokens):
 def test_layers_restrict_a_selection(llama, stats, selection, tokens):
     overwrite = Overwrite.int_mu(stats, selection, layers=[3])
     assert overwrite.overwritten("de").any(1).nonzero().flatten().tolist() == [3]
-    assert list(overwrite.edits(["de"])) == ["blocks.3.mlp.hook_pre_linear", "blocks.3.mlp.hook_post"]
+    assert list(overwrite.edits(llama, ["de"])) == [Site("up", 3), Site("mlp", 3)]
 
 
 # --- the arithmetic ---
@@ -360,7 +360,7 @@ def test_a_selected_language_without_neurons_is_missing_too(llama, stats, select
     masks[selection.languages.index("zh")] = False
     overwrite = Overwrite.int_mu(stats, replace(selection, masks=masks))
     with pytest.raises(ValueError, match="no neurons to overwrite for 'zh'"):
-        overwrite.edits(["zh"])
+        overwrite.edits(llama, ["zh"])
     assert not replace(overwrite, missing="untouched").overwritten("zh").any()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import logits
+from transformer_lens import HookedTransformer
 
 import clas_lens as cl
 from clas_lens.baselines.vectors import AddVector, Incline, least_squares_map
@@ -20,7 +21,8 @@ def representations(values, *, pool="mean", layers=(2,), languages=("en", "de"),
 
 
 def edit(intervention, x, languages, rows=None):
-    (change,) = intervention.edits(languages).values()
+    # Nothing is asked of the model, which may as well be an empty one.
+    (change,) = intervention.edits(HookedTransformer.__new__(HookedTransformer), languages).values()
     return change(x, list(range(len(x))) if rows is None else rows)
 
 
@@ -176,9 +178,9 @@ def test_what_is_refused(llama, lens_models, random_states, small_corpus):
     with pytest.raises(
         cl.SteeringError, match="AddVector has nothing for 'fr'; available: de, zh, and the anchor 'en'"
     ):
-        vector.edits(["de", "fr"])
+        vector.edits(llama, ["de", "fr"])
     with pytest.raises(ValueError, match="unknown language 'klingon'"):
-        vector.edits(["klingon"])
+        vector.edits(llama, ["klingon"])
     with pytest.raises(ValueError, match="last-token states, got pool='mean'"):
         Incline.fit(replace(random_states, pool="mean"), LAYER)
     with pytest.raises(ValueError, match="no representations in 'ru'"):

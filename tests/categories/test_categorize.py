@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
-from clas_lens.categories.categorize import NeuronCategories
+from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 
 C = cl.NeuronCategory
 
@@ -155,3 +155,12 @@ def test_arguments_of_another_kind_say_what_to_run_first(small_stats, small_corp
     for threshold in (float("nan"), float("inf"), "0.1", None):
         with pytest.raises(ValueError, match="a threshold is a finite number"):
             sort(small_stats, threshold)
+
+
+def test_masks_by_label(small_cats):
+    for category in NeuronCategory:
+        assert torch.equal(small_cats.mask(category.label), small_cats.mask(category))
+    with pytest.raises(
+        ValueError, match="no neuron category 'partial'; available: dead, language-specific, partial-sh"
+    ):
+        small_cats.mask("partial")

@@ -236,8 +236,8 @@ def test_save_and_load(tmp_path, small_stats):
     selection = lape(small_stats, share=0.1)
     loaded = NeuronSelection.load(selection.save(tmp_path / "lape.safetensors"))
     assert torch.equal(loaded.masks, selection.masks)
-    assert loaded.header() == selection.header()
-    assert loaded.settings == {"rate_percentile": 95.0, "share": 0.1}
+    assert loaded.fingerprint() == selection.fingerprint()
+    assert loaded.options == {"rate_percentile": 95.0, "share": 0.1}
     assert loaded.source["pooling"] == "sample"
     with pytest.raises(ArtifactError, match="no neuron selection"):
         NeuronSelection.load(tmp_path / "other.safetensors")

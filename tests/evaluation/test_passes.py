@@ -121,5 +121,5 @@ def test_blocks_that_hand_on_tuples():
         torch.testing.assert_close(found, last_logits(model, batch.tokens, batch.attention_mask))
 
 
-def test_first_layer(small_cats):
-    assert first_layer(cl.Clas(small_cats, layers=(3, 1)), ["de", "en"]) == 1
+def test_first_layer(llama, small_cats):
+    assert first_layer(llama, cl.Clas(small_cats, layers=(3, 1)), ["de", "en"]) == 1

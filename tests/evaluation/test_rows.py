@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import clas_lens as cl
-from clas_lens.baselines.load import Tuned
 from clas_lens.evaluation.answers import _Watched, answer_item
 from clas_lens.evaluation.leakage import LeakageError
 from clas_lens.evaluation.plan import (
@@ -124,9 +123,11 @@ def test_an_overlap_raises_unless_it_is_asked_for(llama, xnli, clas):
     with pytest.raises(
         LeakageError, match="5 of the 5 xnli examples to report on share .* 'clas' was measured or tuned"
     ):
-        evaluate(llama, xnli, {"clas": Tuned(clas, xnli.example_keys())}, **QUIET)
+        evaluate(llama, xnli, {"clas": replace(clas, tuned_on=xnli.example_keys())}, **QUIET)
     one = sorted(xnli.example_keys())[0]
-    rows = evaluate(llama, xnli, {"base": None, "clas": Tuned(clas, frozenset([one]))}, allow_overlap=True, **QUIET)
+    rows = evaluate(
+        llama, xnli, {"base": None, "clas": replace(clas, tuned_on=frozenset([one]))}, allow_overlap=True, **QUIET
+    )
     marked = rows[rows["overlap"]]
     assert set(marked["intervention"]) == {"clas"}
     assert set(marked["language"]) == {"en", "de"}
@@ -184,7 +185,7 @@ def test_steering_generated_tokens_only(llama, xquad, xnli, small_cats):
 
 def test_names(llama, xnli, clas):
     assert set(evaluate(llama, xnli, languages=["en"], **QUIET)["intervention"]) == {"base"}
-    tuned = Tuned(clas, frozenset())
+    tuned = replace(clas, tuned_on=frozenset({"xnli/elsewhere"}))
     assert set(evaluate(llama, xnli, tuned, languages=["en"], **QUIET)["intervention"]) == {"clas"}
 
 

@@ -57,7 +57,7 @@ def test_the_best_setting_leaves_the_anchor_out_and_prefers_the_weaker():
 
 def test_a_tuned_intervention_is_not_reported_on_what_it_was_tuned_on(llama, task, clas, tmp_path):
     found = search_alpha(llama, task, clas, ALPHAS, **QUIET)
-    assert found.intervention.inner.alpha == found.chosen["alpha"] in ALPHAS
+    assert found.intervention.alpha == found.chosen["alpha"] in ALPHAS
     with pytest.raises(LeakageError, match="4 of the 4 xnli examples"):
         evaluate(llama, task, found.intervention, **QUIET)
     report = XNLI("bundled", ("de",), split="test", limit=3, instruction="en", style="plain")
@@ -95,7 +95,7 @@ def test_beta_and_gamma(llama, task, clas, tmp_path):
     pairs = {(row.beta, row.gamma) for row in found.table.itertuples()}
     assert pairs == {(0.2, 0.0), (0.2, 0.4), (0.6, 0.0), (0.6, 0.4)}
     assert (found.table["alpha"] == 7.0).all()
-    assert found.intervention.inner.alpha == 7.0
+    assert found.intervention.alpha == 7.0
     assert len(found.means()) == 4
     again = search_beta_gamma(llama, task, clas, (0.2, 0.6), (0.0, 0.4), languages=["de"], out=tmp_path, **QUIET)
     assert again.passes == 0, "all of it was read from files"

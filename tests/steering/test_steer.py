@@ -1,5 +1,6 @@
 """CLAS against the paper's formula, in every way to run a model, on both backends, and all that can go wrong."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from tiny import logits
 
 import clas_lens as cl
-from clas_lens.models.sites import post_name
+from clas_lens.models.sites import hooked, post_name
 from clas_lens.steering.clas import clas_scale
 from clas_lens.steering.edits import LanguageTable, Rescale
 
@@ -285,12 +286,40 @@ def test_languages_that_were_not_measured(model, small_cats, tokens):
         ({"layers": (-1,)}, r"got \[-1\]"),
         ({"layers": ()}, r"got \[\]"),
         ({"layers": (1, 1)}, "different ones"),
+        ({"layers": [14.7]}, r"got \[14\.7\]"),
+        ({"layers": ["1"]}, r"got \['1'\]"),
+        ({"layers": [True]}, r"got \[True\]"),
+        ({"layers": 1}, "at least one; got 1"),
         ({"alpha": float("nan")}, "alpha must be finite"),
+        ({"alpha": 1e38}, r"alpha must be finite and at most 1e\+12.* got 1e\+38"),
+        ({"gamma": -(10**400)}, "gamma must be finite and at most"),
+        ({"alpha": 1e8, "beta": 1e8}, r"alpha \* beta must be finite and at most"),
+        ({"alpha": "2"}, "^alpha must be a finite number, got '2'$"),
+        ({"beta": True}, "beta must be a finite number, got True"),
+        ({"alpha": None}, "alpha must be a finite number, got None"),
+        ({"anchor": "fr"}, "the anchor 'fr' is none of the languages that were measured: "),
     ],
 )
 def test_settings_are_checked(small_cats, options, message):
     with pytest.raises(cl.SteeringError, match=message):
         cl.Clas(small_cats, **{"layers": LAYERS, **options})
+
+
+def test_numbers_of_numpy_and_torch_are_plain_ones(small_cats, tmp_path):
+    clas = cl.Clas(
+        small_cats, layers=np.array([2, 1]), alpha=np.float32(-2.5), beta=torch.tensor(0.5), gamma=np.int64(1)
+    )
+    assert clas.settings() == cl.Clas(small_cats, layers=(1, 2), alpha=-2.5, beta=0.5, gamma=1.0).settings()
+    assert {type(value) for value in (clas.alpha, clas.beta, clas.gamma)} == {float}
+    assert cl.Clas.from_pretrained(clas.save_pretrained(tmp_path)).alpha == -2.5
+
+
+def test_a_hook_that_outlives_its_block_does_nothing(llama, clas, tokens):
+    with cl.steer(llama, clas, language="de") as steering:
+        steered = logits(llama, tokens)
+        kept = steering.hooks()
+    with hooked(llama, kept):
+        assert not torch.equal(logits(llama, tokens), steered)
 
 
 def test_empty_masks_are_refused(small_cats):

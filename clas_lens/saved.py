@@ -1,0 +1,117 @@
+"""One base for everything that is saved as one file: settings, fingerprint, save and load."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+from clas_lens.artifacts import ArtifactError, content_key, load_tensors, save_tensors, tensor_fingerprint
+
+Kept = TypeVar("Kept", bound="Saved")  # typing.Self is nothing that runtime checks can check
+
+
+SAVED_ONLY = {"saved only": True}
+"""Metadata of a field that tells where something comes from: saved and in the fingerprint, but no setting."""
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A frozen dataclass in one file: its tensors as tensors, other fields in the header, a `Saved` among them likewise.
+
+    A subclass names its `kind` and its fields. Tuples and frozen sets are lists in the header and come back as what the
+    field's annotation says; what else JSON can hold comes back as it is.
+    """
+
+    kind: ClassVar[str]
+
+    def settings(self) -> dict[str, Any]:
+        """What was chosen, JSON-able, for manifests: neither tensors, nor what is `Saved` itself, nor `SAVED_ONLY` fields."""
+        hidden = {f.name for f in fields(self) if f.metadata == SAVED_ONLY}
+        return {
+            name: value
+            for name, value in self._header().items()
+            if name not in {"kind", *hidden} and not isinstance(getattr(self, name), Saved)
+        }
+
+    def fingerprint(self) -> str:
+        """A hash of everything that is saved."""
+        tensors = self._tensors()
+        shapes = {name: (tuple(one.shape), str(one.dtype), tensor_fingerprint(one)) for name, one in tensors.items()}
+        return content_key(self._header(), shapes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file."""
+        save_tensors(Path(path), self.kind, self._tensors(), self._header())
+        return Path(path)
+
+    @classmethod
+    def load(cls: type[Kept], path: str | Path) -> Kept:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: missing, damaged or another kind of file, or not exactly the fields that this class has.
+        """
+        tensors, header = load_tensors(Path(path), cls.kind)
+        header.pop("provenance")
+        try:
+            return cls._from_parts(tensors, header)
+        except ValueError as error:
+            raise ArtifactError(f"{path} does not make a {cls.__name__}: {error}") from error
+
+    def _values(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Tensors by name, those of nested ones by dotted names."""
+        values = self._values()
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        nested = {name: value._tensors() for name, value in values.items() if isinstance(value, Saved)}
+        return tensors | {f"{name}.{inner}": one for name, of in nested.items() for inner, one in of.items()}
+
+    def _header(self) -> dict[str, Any]:
+        plain = {name: value for name, value in self._values().items() if not isinstance(value, Tensor)}
+        return {"kind": self.kind, **{name: _plain(value) for name, value in plain.items()}}
+
+    @classmethod
+    def _from_parts(cls: type[Kept], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Kept:
+        if header.get("kind") != cls.kind:
+            raise ArtifactError(f"{header.get('kind')!r} in place of {cls.kind!r}")
+        found = {name.split(".")[0] for name in tensors} | (header.keys() - {"kind"})
+        expected = {f.name for f in fields(cls)}
+        if found != expected:
+            missing, unknown = (", ".join(sorted(names)) or "none" for names in (expected - found, found - expected))
+            raise ArtifactError(f"missing fields: {missing}; unknown fields: {unknown}")
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if name in expected}
+        for name in header.keys() - {"kind"}:
+            inner = {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
+            values[name] = _from_plain(hints[name], header[name], inner)
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON holds it."""
+    match value:
+        case Saved():
+            return value._header()
+        case frozenset():
+            return sorted(value)
+        case tuple():
+            return list(value)
+        case Mapping():
+            return dict(value)
+        case _:
+            return value
+
+
+def _from_plain(hint: Any, value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """A field's value again, by its annotation."""
+    if get_origin(hint) is UnionType:
+        hint = None if value is None else next(one for one in get_args(hint) if one is not type(None))
+    if isinstance(hint, type) and issubclass(hint, Saved):
+        return hint._from_parts(tensors, value)
+    kind = get_origin(hint)
+    return kind(value) if kind in (tuple, frozenset) else value
