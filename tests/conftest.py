@@ -1,5 +1,6 @@
-"""Tiny random models, saved as real folders and loaded, and a check that no test leaves a hook behind."""
+"""Tiny random models, saved as folders and loaded; a check that no test leaves a hook behind; what parallel workers share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,25 @@ from tiny import BACKENDS, FAMILIES, assert_no_hooks, tiny_hf_model, tiny_tokeni
 from transformers import AutoModelForCausalLM
 
 import clas_lens as cl
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # What a worker starts (kernels, studies to kill) shares the cores with the other workers.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` a worker takes a whole file, so that its fixtures are made once.
+
+    The notebooks that run are one group of two files, as they read each other's statistics; it takes longest and starts first.
+    """
+
+    def together(item: pytest.Item) -> bool:
+        return item.path.parent.name == "notebooks" and item.get_closest_marker("demo") is not None
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("notebooks" if together(item) else str(item.path)))
+    items.sort(key=lambda item: not together(item))
 
 
 @pytest.fixture(scope="session", autouse=True)
