@@ -19,15 +19,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup` a worker takes a whole file, so that its fixtures are made once.
 
-    The notebooks that run are one group of two files, as they read each other's statistics; it takes longest and starts first.
+    Tests that name a group of their own (notebooks, which take longest) start first.
     """
-
-    def together(item: pytest.Item) -> bool:
-        return item.path.parent.name == "notebooks" and item.get_closest_marker("demo") is not None
-
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("notebooks" if together(item) else str(item.path)))
-    items.sort(key=lambda item: not together(item))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+TOGETHER = "notebooks that read the same statistics"  # a group that one worker runs
 
 
 def shared_folder(tmp_path_factory):

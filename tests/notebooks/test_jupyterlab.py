@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from chromium import FLAGS, need
-from notebook_folder import FOLDER, shared_folder
+from notebook_folder import FOLDER, TOGETHER, shared_folder
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.xdist_group(TOGETHER)]
 NAME = "00_tour.ipynb"
 TOKEN = "test"
 START, RUN, MOVE = 90, 400, 60  # seconds

