@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import isfinite
+from numbers import Real
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -170,7 +171,7 @@ def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activi
     """
     if not isinstance(stats, NeuronStatistics):
         raise ValueError(f"categorize needs NeuronStatistics, got {type(stats).__name__}: run collect_statistics first")
-    if isinstance(threshold, str) or not isfinite(threshold):
+    if not isinstance(threshold, Real) or not isfinite(threshold):
         raise ValueError(f"a threshold is a finite number, got {threshold!r}")
     values: Float[Tensor, "lang layer neuron"]
     match activity:

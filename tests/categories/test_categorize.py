@@ -20,9 +20,9 @@ def stats_with(mean, firing=None):
     accumulators = {}
     for row, language in enumerate(["en", "de", "zh", "sw"][: len(mean)]):
         accumulator = cl.statistics.NeuronAccumulator(*mean.shape[1:])
-        accumulator.sum += mean[row]
+        accumulator.sums.sum += mean[row]
         if firing is not None:
-            accumulator.fired += torch.as_tensor(firing[row])
+            accumulator.sums.fired += torch.as_tensor(firing[row])
         accumulator.count(samples=1, tokens=10 if firing is not None else 1)
         accumulators[language] = accumulator
     return cl.NeuronStatistics.from_accumulators(accumulators)

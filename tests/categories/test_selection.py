@@ -19,7 +19,7 @@ def stats_with_open_gates(percent):
     accumulators = {}
     for code, counts in zip(["en", "de", "zh"], torch.tensor(percent), strict=True):
         accumulators[code] = cl.statistics.NeuronAccumulator(*counts.shape)
-        accumulators[code].gated += counts
+        accumulators[code].sums.gated += counts
         accumulators[code].count(samples=4, tokens=100)
     return cl.NeuronStatistics.from_accumulators(accumulators)
 

@@ -11,12 +11,10 @@ from transformers import AutoTokenizer
 from clas_lens.corpus.bundled import bundled_items, bundled_languages
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.tasks.prompts import (
-    QA_PROMPT_VERSION,
     XNLI_PROMPT_VERSION,
     XQUAD_PROMPT_VERSION,
     PromptParts,
     encode_prompt,
-    qa_prompt,
     resolve_label_ids,
     xnli_prompt,
     xquad_prompt,
@@ -29,7 +27,7 @@ CONTROL = "<|begin_of_text|><|eot_id|><|im_end|>\n<|im_start|>assistant\n<|start
 INSTRUCTIONS = ("native", "en")
 # Letters and marks that look like the language's own and belong to another.
 FOREIGN = {"ar": "یکہے۔", "ur": "يكىة", "ro": "şţ", "el": "?"}
-DIGESTS = {"xnli-v1": "7654aeb35d35", "xquad-v1": "6f4e1b97073f", "qa-v2": "90256cfe9465"}
+DIGESTS = {"xnli-v1": "7654aeb35d35", "xquad-v1": "6f4e1b97073f"}
 
 
 @pytest.fixture(scope="module", params=["llama-3.1", "qwen-2.5"])
@@ -92,12 +90,11 @@ def test_no_two_languages_share_an_instruction():
 
 def test_a_change_of_wording_is_a_new_version():
     """Whoever changes a prompt updates its digest here, and therewith its version in prompts.py."""
-    texts = {XNLI_PROMPT_VERSION: "", XQUAD_PROMPT_VERSION: "", QA_PROMPT_VERSION: ""}
+    texts = {XNLI_PROMPT_VERSION: "", XQUAD_PROMPT_VERSION: ""}
     for code in prompt_languages():
         xquad = xquad_prompt(code, context="C", question="Q")
         texts[XNLI_PROMPT_VERSION] += xnli_prompt(code, premise="P", hypothesis="H")
         texts[XQUAD_PROMPT_VERSION] += xquad.text
-        texts[QA_PROMPT_VERSION] += xquad.after
     assert {version: hashlib.sha256(text.encode()).hexdigest()[:12] for version, text in texts.items()} == DIGESTS
 
 
@@ -253,13 +250,6 @@ def test_names_of_special_tokens_are_text(tokenizer, name):
     assert encode_prompt(tokenizer, parts.text, style="chat").ids == encode_prompt(tokenizer, parts, style="chat").ids
     assert resolve_label_ids(tokenizer) == (15, 16, 17)
     assert tokenizer(HEADERS[name], add_special_tokens=False)["input_ids"][0] in special  # nothing stays switched off
-
-
-def test_the_demo_asks_without_an_instruction(qwen):
-    item = bundled_items("de")[0]
-    ids = qa_prompt(qwen, "gemma-3-270m", item, "de")
-    assert qwen.decode(ids) == f"{item.passage}\n\nFrage: {item.question}\nAntwort:"
-    assert tuple(qa_prompt(qwen, "qwen-2.5-7b", item, "de")) == by_hugging_face(qwen, qwen.decode(ids))
 
 
 def test_a_chat_needs_a_template():
