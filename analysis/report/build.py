@@ -5,8 +5,8 @@ from pathlib import Path
 
 from analysis.report.figures import run_figures
 from analysis.report.methods import methods_paragraphs, reproduce_text
-from analysis.report.page import Block, Code, Facts, Laid, Prose, Section, render_page
-from analysis.report.parts import Missing, Part, collecting, evaluating
+from analysis.report.page import Block, Code, Facts, Prose, Section, render_page
+from analysis.report.pieces import Missing, Piece, collecting, evaluating
 from analysis.report.run import RunData
 from analysis.report.tables import (
     answer_tables,
@@ -17,7 +17,7 @@ from analysis.report.tables import (
     paper_beside,
     separation_table,
 )
-from analysis.style.look import number
+from analysis.style.numbers import number
 from analysis.tables.paper import PAPER_TASKS
 from analysis.tables.views import decision_view, results_view
 from clas_lens.artifacts import write_text
@@ -100,16 +100,16 @@ def _facts(data: RunData) -> Facts:
     return Facts(tuple(items))
 
 
-def _changes(data: RunData, figures: list[Part]) -> list[Block]:
+def _changes(data: RunData, figures: list[Piece]) -> list[Block]:
     return _known([effects_table(data), *figures, separation_table(data)])
 
 
-def _results(data: RunData, figures: list[Part]) -> list[Block]:
+def _results(data: RunData, figures: list[Piece]) -> list[Block]:
     views: list[Block] = []
     for task in data.tasks:
         if data.comparisons[task]:
-            views.append(Laid(results_view(data.comparisons[task], model=data.model), f"results-{task}"))
-    decisions = [Laid(decision_view(data.rows[task], model=data.model), f"decisions-{task}") for task in data.tasks]
+            views.append(results_view(data.comparisons[task], model=data.model))
+    decisions = [decision_view(data.rows[task], model=data.model) for task in data.tasks]
     return [*views, *figures, *decisions]
 
 

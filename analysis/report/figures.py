@@ -10,7 +10,7 @@ from analysis.figures.layers import layer_distribution
 from analysis.figures.maps import tsne_map
 from analysis.figures.neurons import neuron_browser, neuron_distribution
 from analysis.figures.sharing import category_flow, overlap_matrix
-from analysis.report.parts import Drawn, Missing, Part, collecting, of_table, part
+from analysis.report.pieces import Drawn, Missing, Piece, collecting, of_table, piece
 from analysis.report.result_figures import paper_gains_figure, result_figures
 from analysis.report.run import RunData
 from analysis.style.look import plain
@@ -26,7 +26,7 @@ MEASURES = ["language", "measure", "before", "after", "chance"]
 MAP_FACTS = ("explained", "layer", "anchor", "perplexity", "seed", "n_components")
 
 
-def run_figures(data: RunData) -> dict[str, list[Part]]:
+def run_figures(data: RunData) -> dict[str, list[Piece]]:
     """All figures of a run by the section of the report that they stand in."""
     return {
         "categories": category_figures(data),
@@ -40,7 +40,7 @@ def run_figures(data: RunData) -> dict[str, list[Part]]:
 # --- neurons ---
 
 
-def category_figures(data: RunData) -> list[Part]:
+def category_figures(data: RunData) -> list[Piece]:
     """Figure 1, the overlap of languages, and what other thresholds would say."""
     layers = of_table(
         data,
@@ -74,7 +74,7 @@ def category_figures(data: RunData) -> list[Part]:
     return [layers, overlap, flow]
 
 
-def neuron_figures(data: RunData) -> list[Part]:
+def neuron_figures(data: RunData) -> list[Piece]:
     """One neuron before and after. (The browser's table stands in the report as a table.)"""
 
     def distribution(frame: pd.DataFrame) -> go.Figure:
@@ -87,7 +87,7 @@ def neuron_figures(data: RunData) -> list[Part]:
     return [of_table(data, "neuron_activations", "neuron_distribution", caption, distribution)]
 
 
-def browser_figure(data: RunData) -> Part:
+def browser_figure(data: RunData) -> Piece:
     """The neuron browser as a figure, for files: the first neurons of each language."""
     caption = "The neurons most selective for a language, with the text that excites each most."
     return of_table(
@@ -102,7 +102,7 @@ def browser_figure(data: RunData) -> Part:
 # --- what steering changes ---
 
 
-def change_figures(data: RunData) -> list[Part]:
+def change_figures(data: RunData) -> list[Piece]:
     """Figures 2 and 8, and 4."""
     cosine = of_table(
         data,
@@ -124,7 +124,7 @@ def _bridge_panels(data: RunData, frame: pd.DataFrame) -> pd.DataFrame | Mapping
     return panels if len(panels) > 1 else next(iter(panels.values()), bridge)
 
 
-def _map(data: RunData, setting: str, frame: pd.DataFrame) -> Part:
+def _map(data: RunData, setting: str, frame: pd.DataFrame) -> Piece:
     first = frame.iloc[0]
     sentences = SentenceMap(
         points=frame[["language", "example", "when", "x", "y"]].reset_index(drop=True),
@@ -144,7 +144,7 @@ def _map(data: RunData, setting: str, frame: pd.DataFrame) -> Part:
     several = len(data.settings) > 1
     title = plain(f"Sentences in the residual stream: {data.settings[setting]}") if several else None
     name = f"tsne_map_{setting}" if several else "tsne_map"
-    return part(name, caption, lambda: tsne_map(sentences, measures, _texts(data), title=title))
+    return piece(name, caption, lambda: tsne_map(sentences, measures, _texts(data), title=title))
 
 
 def _texts(data: RunData) -> ParallelCorpus | None:
@@ -157,5 +157,5 @@ def _texts(data: RunData) -> ParallelCorpus | None:
 
 def drawn_figures(data: RunData) -> dict[str, go.Figure]:
     """All figures that can be drawn, by name, the neuron browser among them: what `clas-lens figures` writes."""
-    parts = [part for section in run_figures(data).values() for part in section]
-    return {part.name: part.figure for part in [*parts, browser_figure(data)] if isinstance(part, Drawn)}
+    pieces = [piece for section in run_figures(data).values() for piece in section]
+    return {piece.name: piece.figure for piece in [*pieces, browser_figure(data)] if isinstance(piece, Drawn)}

@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.figures.layers import ACTIVITY_NAMES
 from analysis.report.run import RunData
+from analysis.style.numbers import percent
 from clas_lens.study.config import (
     CategorizeConfig,
     CollectConfig,
@@ -141,10 +142,11 @@ def _task(data: RunData, task: str) -> str:
     if "gold_lost" in base:
         sentences.append(
             f"Greedy answers of at most {settings['max_new_tokens']} tokens; contexts alone are cut to fit: "
-            f"{100 * base['truncated'].mean():.1f}% were, and {100 * base['gold_lost'].mean():.1f}% lost the answer with it."
+            f"{percent(int(base['truncated'].sum()), len(base))} were, and "
+            f"{percent(int(base['gold_lost'].sum()), len(base))} lost the answer with it."
         )
     elif "truncated" in base:
-        sentences.append(f"{100 * base['truncated'].mean():.1f}% of the prompts were cut.")
+        sentences.append(f"Prompts that were cut: {percent(int(base['truncated'].sum()), len(base))}.")
     overlap = entry["overlapping"]
     if search:
         chosen = ", ".join(f"{name} {one['alpha']:g}" for name, one in search["chosen"].items())

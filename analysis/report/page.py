@@ -7,18 +7,18 @@ data can end the element it stands in.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 
 import plotly.graph_objects as go
-from great_tables import GT
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.report.parts import Drawn, Missing
-from analysis.report.tables import Table
+from analysis.report.pieces import Drawn, Missing
 from analysis.style.look import template
+from analysis.tables.table import Table, table_html
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,7 @@ class Facts:
     items: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class Laid:
-    """A table that great-tables laid out (and escaped)."""
-
-    view: GT
-    name: str
-
-
-Block = Drawn | Missing | Table | Prose | Code | Facts | Laid
+Block = Drawn | Missing | Table | Prose | Code | Facts
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,8 @@ def render_page(sections: Sequence[Section], *, title: str, subtitle: str) -> st
         lstrip_blocks=True,
     )
     environment.filters["kind"] = lambda block: type(block).__name__
-    environment.filters["laid"] = _laid
+    environment.filters["alt"] = alt_text
+    environment.filters["table"] = lambda table: table_html(table, filter=table.filtered)
     drawn = [block for section in sections for block in section.blocks if isinstance(block, Drawn)]
     data = {
         "figures": {block.name: _without_template(block.figure) for block in drawn},
@@ -93,6 +86,13 @@ def render_page(sections: Sequence[Section], *, title: str, subtitle: str) -> st
     )
 
 
+def alt_text(block: Drawn) -> str:
+    """A figure in words for who does not see it: its title, what it is of, and how to read it."""
+    title = block.figure.layout.title
+    said = [unescape(text.replace("<br>", " ")) for text in (title.text, title.subtitle.text) if text]
+    return ". ".join([*said, block.caption])
+
+
 def _without_template(figure: go.Figure) -> dict[str, Any]:
     """A figure's data and layout; the page puts the look of the day on it."""
     content = json.loads(figure.to_json())
@@ -102,7 +102,3 @@ def _without_template(figure: go.Figure) -> dict[str, Any]:
 
 def _dumps(value: object, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _laid(block: Laid) -> Markup:
-    return Markup(block.view.with_id(block.name).as_raw_html())

@@ -11,7 +11,7 @@ from analysis.figures.alignment import gain_vs_alignment
 from analysis.figures.curves import alpha_curve, beta_gamma_curve
 from analysis.figures.gains import forest, gain_heatmap
 from analysis.figures.paper import paper_gains
-from analysis.report.parts import Missing, Part, collecting, evaluating, part
+from analysis.report.pieces import Missing, Piece, collecting, evaluating, piece
 from analysis.report.run import MAIN, RunData
 from analysis.style.look import plain
 from analysis.tables.paper import PAPER_TASKS
@@ -19,16 +19,16 @@ from clas_lens.representations.alignment import fit_gain_alignment
 from clas_lens.study.stages import GRID
 
 
-def result_figures(data: RunData) -> list[Part]:
+def result_figures(data: RunData) -> list[Piece]:
     """Forest plots, Figures 5 and 6, 7 and 3."""
     if not data.tasks:
-        parts: list[Part] = [Missing("scores", f"Not there yet. This brings it: {evaluating(data)}")]
+        pieces: list[Piece] = [Missing("scores", f"Not there yet. This brings it: {evaluating(data)}")]
     else:
-        parts = [part for task in data.tasks for part in _task_figures(data, task)]
-    return [*parts, *_curves(data), *_gains(data)]
+        pieces = [piece for task in data.tasks for piece in _task_figures(data, task)]
+    return [*pieces, *_curves(data), *_gains(data)]
 
 
-def _task_figures(data: RunData, task: str) -> list[Part]:
+def _task_figures(data: RunData, task: str) -> list[Piece]:
     comparison = data.main_comparison(task)
     if comparison is None:
         reason = f"{data.title(task)}: not compared with the unsteered model: {data.why_not_compared(task)}."
@@ -39,32 +39,32 @@ def _task_figures(data: RunData, task: str) -> list[Part]:
         f"Intervals from groups of examples, shared by all languages. {comparison.anchor or 'No language'} "
         "is the anchor, which steering does not touch."
     )
-    return [part(f"forest_{task}", caption, lambda: forest(_without_anchor(comparison), title=title))]
+    return [piece(f"forest_{task}", caption, lambda: forest(_without_anchor(comparison), title=title))]
 
 
 def _without_anchor(comparison: Any) -> pd.DataFrame:
     return comparison.languages[comparison.languages["language"] != comparison.anchor]
 
 
-def _curves(data: RunData) -> list[Part]:
+def _curves(data: RunData) -> list[Piece]:
     """Curves over alpha of the main method and of all, and over beta and gamma where they were searched."""
     if not data.searches:
         command = f"clas-lens search {data.run.root} --task {next(iter(data.tasks), PAPER_TASKS[0])}"
         return [Missing("search_over_strengths", f"Not there yet. This brings it: {command}")]
     along = {name: _one_strength(table) for name, table in data.searches.items()}
     curves = {name: table for name, table in along.items() if table is not None}
-    parts: list[Part] = []
+    pieces: list[Piece] = []
     if curves:
         name = MAIN if MAIN in curves else next(iter(curves))
         caption = "On the tuning examples, not those reported on. At 0 the model is unsteered, bit for bit."
-        parts.append(part("alpha_curve", caption, lambda: alpha_curve(curves[name])))
+        pieces.append(piece("alpha_curve", caption, lambda: alpha_curve(curves[name])))
     if len(curves) > 1:
         caption = "Every method has the same search; each has its own unit of strength."
-        parts.append(part("alpha_curve_methods", caption, lambda: _method_curves(curves)))
+        pieces.append(piece("alpha_curve_methods", caption, lambda: _method_curves(curves)))
     for name, table in data.searches.items():
         if along[name] is None:
-            parts += _beta_gamma(name, table)
-    return parts
+            pieces += _beta_gamma(name, table)
+    return pieces
 
 
 def _one_strength(table: pd.DataFrame) -> pd.DataFrame | None:
@@ -78,7 +78,7 @@ def _method_curves(curves: Mapping[str, pd.DataFrame]) -> go.Figure:
     return alpha_curve(curves, title=title).update_layout(title_subtitle_text="mean over languages")
 
 
-def _beta_gamma(name: str, table: pd.DataFrame) -> list[Part]:
+def _beta_gamma(name: str, table: pd.DataFrame) -> list[Piece]:
     alpha = float(table["alpha"].mode().iloc[0])
     caption = (
         f"{MAIN if name == GRID else name} on the tuning examples, at the alpha with most settings. The paper's two curves "
@@ -86,12 +86,12 @@ def _beta_gamma(name: str, table: pd.DataFrame) -> list[Part]:
     )
     stem = GRID if name == GRID else f"{GRID}_{name}"
     return [
-        part(f"{stem}_{task}", caption, partial(beta_gamma_curve, rows, alpha=alpha))
+        piece(f"{stem}_{task}", caption, partial(beta_gamma_curve, rows, alpha=alpha))
         for task, rows in table.groupby("task", sort=False)
     ]
 
 
-def _gains(data: RunData) -> list[Part]:
+def _gains(data: RunData) -> list[Piece]:
     """The heatmap of gains beside changes of alignment, and the fit of one to the other."""
     gains = {task: table for task in data.tasks if (table := data.gains(task)) is not None}
     if not gains:
@@ -101,13 +101,13 @@ def _gains(data: RunData) -> list[Part]:
         return [Missing("gain_vs_alignment", f"Gain against alignment needs both. {reason}")]
     settings = [table.assign(setting=data.title(task)) for task, table in gains.items()]
     frame = pd.concat(settings) if len(settings) > 1 else gains[next(iter(gains))]
-    heat = part(
+    heat = piece(
         "gain_heatmap",
         "Languages by mean gain; beside it how much closer to English their sentences came at the bridge layers.",
         lambda: gain_heatmap(frame),
     )
     caption = "Each point is a language. The slope without each one in turn says how far a single language carries it."
-    fits = [part(f"gain_vs_alignment_{task}", caption, partial(_fit, data, table)) for task, table in gains.items()]
+    fits = [piece(f"gain_vs_alignment_{task}", caption, partial(_fit, data, table)) for task, table in gains.items()]
     return [heat, *fits]
 
 
@@ -115,14 +115,14 @@ def _fit(data: RunData, gains: pd.DataFrame) -> go.Figure:
     return gain_vs_alignment(gains, fit_gain_alignment(gains, anchor=data.anchor), anchor=data.anchor)
 
 
-def paper_gains_figure(data: RunData) -> Part:
+def paper_gains_figure(data: RunData) -> Piece:
     """The paper's printed gains, with one's own where there are some."""
     own = {task: table for task in data.tasks if (table := _own_gains(data, task)) is not None}
     caption = (
         "The gains that the paper prints in its Tables 1 and 2, by language. Its cosines are nowhere printed, so its "
         "Figures 3 and 7 can be drawn this far only."
     )
-    return part("paper_gains", caption, lambda: paper_gains(own, model=data.model))
+    return piece("paper_gains", caption, lambda: paper_gains(own, model=data.model))
 
 
 def _own_gains(data: RunData, task: str) -> pd.DataFrame | None:

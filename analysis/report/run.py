@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.style.look import number
+from analysis.style.numbers import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.significance.compare import Comparison

@@ -1,13 +1,13 @@
 """A run's tables as a page shows them: plain cells, which the page escapes and sorts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import pandas as pd
 
 from analysis.figures.maps import MEASURE_NAMES
 from analysis.report.run import MAIN, RunData
-from analysis.tables.paper import PAPER_MODELS, paper_outputs, paper_table
+from analysis.style.numbers import percent
+from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, PLACES, paper_outputs, paper_table
+from analysis.tables.table import Table, table_of
+from analysis.tables.views import decision_view, results_view
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import TaskName
@@ -16,46 +16,6 @@ MODEL_HEADINGS = dict(zip(PAPER_MODELS, ("Llama", "Qwen"), strict=True))
 
 
 ANSWERED = 60  # rows of answers shown of each task
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text by row and column; columns of numbers are set to the right."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[bool, ...]
-    note: str = ""
-    filtered: bool = False
-
-
-def table_of(
-    frame: pd.DataFrame,
-    title: str,
-    *,
-    digits: int = 2,
-    signed: Sequence[str] = (),
-    note: str = "",
-    filtered: bool = False,
-) -> Table:
-    """A frame's columns as text: numbers with `digits`, those named in `signed` with their sign, nothing for NaN."""
-    numeric = tuple(pd.api.types.is_numeric_dtype(frame[name]) for name in frame)
-    columns = [_cells(frame[name], digits=digits, signed=name in signed) for name in frame]
-    return Table(title, tuple(map(str, frame.columns)), tuple(zip(*columns, strict=True)), numeric, note, filtered)
-
-
-def _cells(column: pd.Series, *, digits: int, signed: bool) -> list[str]:
-    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-        return ["" if pd.isna(value) else str(value) for value in column]
-    if pd.api.types.is_integer_dtype(column):
-        return [f"{value:,}" for value in column]
-    return ["" if pd.isna(value) else _decimal(value, digits=digits, signed=signed) for value in column]
-
-
-def _decimal(value: float, *, digits: int, signed: bool) -> str:
-    rounded = round(float(value), digits) + 0.0
-    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def measured_table(data: RunData) -> Table | None:
@@ -73,7 +33,9 @@ def measured_table(data: RunData) -> Table | None:
         }
     )
     limit = collect["config"]["max_tokens"]
-    return table_of(frame, "Texts that the neurons were measured on", note=f"Cut: texts longer than {limit} tokens.")
+    return table_of(
+        frame, "Texts that the neurons were measured on", notes=(f"Cut: texts longer than {limit} tokens.",)
+    )
 
 
 def neuron_table(data: RunData) -> Table | None:
@@ -99,7 +61,9 @@ def neuron_table(data: RunData) -> Table | None:
         "Selectivity: mean activation above the other languages' mean, in units of the neuron's root mean square. Languages: "
         "how many it is active in. Promotes: the tokens whose logits it raises most, through the unembedding alone."
     )
-    return table_of(shown, "Neurons most selective for a language", note=note, filtered=True)
+    return table_of(
+        shown, "Neurons most selective for a language", digits={"fires (%)": 0}, notes=(note,), filtered=True
+    )
 
 
 def _token(token: str) -> str:
@@ -120,7 +84,10 @@ def effects_table(data: RunData) -> Table | None:
             **settings,
             "language": frame["language"],
             "KL (nats)": frame["kl"],
-            "top token changed (%)": 100 * frame["top1_changed"],
+            "top token changed": [
+                percent(round(float(share) * int(n)), int(n))
+                for share, n in zip(frame["top1_changed"], frame["n_texts"], strict=True)
+            ],
             "cosine before": frame["cosine_before"],
             "cosine after": frame["cosine_after"],
             "texts": frame["n_texts"],
@@ -130,7 +97,7 @@ def effects_table(data: RunData) -> Table | None:
         "KL(unsteered || steered) of the token after each text; cosine to the anchor at the bridge layers. The anchor's row "
         "is a check: steering leaves it alone, so its KL is 0."
     )
-    return table_of(shown, "The next token and the likeness to the anchor", digits=3, note=note)
+    return table_of(shown, "The next token and the likeness to the anchor", digits=3, notes=(note,))
 
 
 def separation_table(data: RunData) -> Table | None:
@@ -149,7 +116,7 @@ def separation_table(data: RunData) -> Table | None:
         "Chance: languages mixed at random."
     )
     return table_of(
-        named[names], "Separation in all dimensions", digits=3, signed=("change",), note=note, filtered=True
+        named[names], "Separation in all dimensions", digits=3, signed=("change",), notes=(note,), filtered=True
     )
 
 
@@ -169,9 +136,9 @@ def paper_beside(data: RunData, task: TaskName) -> Table:
             gains.append(heading)
             own = own.rename(columns={"baseline": "yours", "gain": heading})
             frame = frame.merge(own.drop(columns="yours") if "yours" in frame else own, on="language", how="outer")
-    note = "" if task in data.tasks else f"Your columns come with: clas-lens evaluate {data.run.root} --task {task}"
+    notes = () if task in data.tasks else (f"Your columns come with: clas-lens evaluate {data.run.root} --task {task}",)
     title = f"{TASKS[task].title}: {TASKS[task].metric_title} in percent, gains in points"
-    return table_of(frame, title, signed=gains, note=note)
+    return table_of(frame, title, signed=gains, notes=notes)
 
 
 def paper_answers() -> Table:
@@ -207,4 +174,23 @@ def _answers_of(rows: pd.DataFrame) -> Table | None:
     note = f"Steering changed {len(moved)} answers of {len(frame)}."
     few = len(frame) <= ANSWERED
     title = f"{facts.title}: {'answers' if few else 'answers that steering changed'}"
-    return table_of(frame if few else moved.head(ANSWERED), title, digits=0, note=note, filtered=True)
+    return table_of(frame if few else moved.head(ANSWERED), title, digits=0, notes=(note,), filtered=True)
+
+
+def run_tables(data: RunData) -> dict[str, Table]:
+    """All tables that the run has data for, by name; the paper's with its numbers."""
+    tables: dict[str, Table | None] = {
+        "texts": measured_table(data),
+        "neurons": neuron_table(data),
+        "effects": effects_table(data),
+        "separation": separation_table(data),
+        "table-3-paper_answers": paper_answers(),
+    }
+    for task, rows in data.rows.items():
+        place = PLACES.get(task, "table").lower().replace(" ", "-")
+        if data.comparisons[task]:
+            tables[f"{place}-results_{task}"] = results_view(data.comparisons[task], model=data.model)
+        tables[f"decisions_{task}"] = decision_view(rows, model=data.model)
+    tables |= {f"paper_{task}": paper_beside(data, task) for task in PAPER_TASKS}
+    tables |= {f"answers_{place}": table for place, table in enumerate(answer_tables(data), start=1)}
+    return {name: table for name, table in tables.items() if table is not None}

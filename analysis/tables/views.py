@@ -1,15 +1,14 @@
-"""Tables to read: what `analysis.tables` holds, laid out as in the paper, as great-tables objects (all text escaped)."""
+"""Tables to read: what `analysis.tables` holds, laid out as in the paper."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
-from great_tables import GT, html, loc, style
 
+from analysis.style.numbers import interval, number, p_value, signed
 from analysis.tables.paper import PLACES, paper_table
 from analysis.tables.results import decision_table, labels_of, results_table
+from analysis.tables.table import Column, Table, table_of
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.intervals import caution
 from clas_lens.significance.pairs import RowFacts, facts_of_rows
@@ -61,16 +60,9 @@ ANSWER_NOTES = [
 ]
 
 
-class Column(NamedTuple):
-    """A column of a view: what stands above it, what in it, and which of its rows are bold."""
-
-    spanner: str
-    label: str
-    cells: list[str]
-    bold: list[int]
-
-
-def results_view(comparisons: Sequence[Comparison], *, model: str | None = None, correction: Correction = "holm") -> GT:
+def results_view(
+    comparisons: Sequence[Comparison], *, model: str | None = None, correction: Correction = "holm"
+) -> Table:
     """The paper's Table 1 or 2 for one's own run: a row a language, the base score, and what each intervention gains.
 
     Arguments and errors are those of `results_table`; `correction` chooses which corrected p is shown.
@@ -79,29 +71,28 @@ def results_view(comparisons: Sequence[Comparison], *, model: str | None = None,
     first = comparisons[0]
     parts = [table[table["intervention"] == one.intervention].to_dict("records") for one in comparisons]
     papers = [any(pd.notna(row["paper_baseline"]) for row in part) for part in parts]
-    columns = [Column(first.baseline, "score", [_number(row["baseline"]) for row in parts[0]], [])]
+    columns = [
+        Column("", tuple(_row_name(row, first.anchor) for row in parts[0]), numeric=False),
+        Column("score", tuple(number(row["baseline"], 2) for row in parts[0]), first.baseline),
+    ]
     if any(papers):
-        cells = [_number(row["paper_baseline"]) for row in parts[papers.index(True)]]
-        columns.append(Column(first.baseline, "paper", cells, []))
+        cells = tuple(number(row["paper_baseline"], 2) for row in parts[papers.index(True)])
+        columns.append(Column("paper", cells, first.baseline))
     for comparison, part, paper in zip(comparisons, parts, papers, strict=True):
         columns += _intervention_columns(comparison, part, correction, with_paper=paper)
     languages = first.languages
-    stub = pd.DataFrame(
-        {
-            "part": ["by language" if row["row"] == "language" else "over languages" for row in parts[0]],
-            "row": [_row_name(row, first.anchor) for row in parts[0]],
-        }
-    )
     score = SCORES.get(first.metric, first.metric) if first.metric_title == first.metric else first.metric_title
-    title = f"{first.title}: {score} in percent, gains in percentage points"
-    subtitle = f"{len(languages)} languages, {languages['n'].iloc[0]:,} parallel examples in each"
-    view = _lay_out(stub, columns, title=title, about=(model, subtitle), beside=False)
-    for note in _result_notes(comparisons, correction, with_paper=any(papers)):
-        view = view.tab_source_note(note)
-    return view
+    size = f"{len(languages)} languages, {languages['n'].iloc[0]:,} parallel examples in each"
+    return Table(
+        f"{first.title}: {score} in percent, gains in percentage points",
+        tuple(columns),
+        subtitle=_subtitle(model, size),
+        groups=tuple("by language" if row["row"] == "language" else "over languages" for row in parts[0]),
+        notes=tuple(_result_notes(comparisons, correction, with_paper=any(papers))),
+    )
 
 
-def decision_view(rows: pd.DataFrame, *, model: str | None = None) -> GT:
+def decision_view(rows: pd.DataFrame, *, model: str | None = None) -> Table:
     """`decision_table`, laid out: how the model decides (XNLI) or answers (XQuAD), by language and intervention.
 
     Args:
@@ -110,21 +101,18 @@ def decision_view(rows: pd.DataFrame, *, model: str | None = None) -> GT:
     """
     facts, labels, table = facts_of_rows(rows), labels_of(rows), decision_table(rows)
     names = [_marked(*pair) for pair in zip(table["intervention"], table["overlap"], strict=True)]
-    columns = [
-        Column(spanner, label, [_number(value, digits=1) for value in table[name]], [])
-        for spanner, label, name in _headed(table, facts, labels)
-    ]
-    stub = pd.DataFrame({"part": table["language"], "row": names})
     sizes = sorted(table["n"].unique())
     counts = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    subtitle = f"{counts} examples in each row"
-    title = f"{facts.title}: how the model {'decides' if labels else 'answers'}"
-    view = _lay_out(stub, columns, title=title, about=(model, subtitle), beside=True)
-    if table["overlap"].any():
-        view = view.tab_source_note(TUNED)
-    for note in DECISION_NOTES if labels else ANSWER_NOTES:
-        view = view.tab_source_note(note)
-    return view
+    headed = _headed(table, facts, labels)
+    shown = table.assign(intervention=names)[["language", "intervention", *(name for *_, name in headed)]]
+    return table_of(
+        shown.rename(columns={name: heading for _, heading, name in headed}),
+        f"{facts.title}: how the model {'decides' if labels else 'answers'}",
+        digits=1,
+        spanners={heading: spanner for spanner, heading, _ in headed},
+        subtitle=_subtitle(model, f"{counts} examples in each row"),
+        notes=(*([TUNED] if table["overlap"].any() else []), *(DECISION_NOTES if labels else ANSWER_NOTES)),
+    )
 
 
 def _headed(table: pd.DataFrame, facts: RowFacts, labels: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -144,24 +132,25 @@ def _intervention_columns(
 ) -> list[Column]:
     """One intervention's gain, interval, p, and the paper's gain."""
     name, p_name = _marked(comparison.intervention, comparison.overlap), f"p_{correction}"
-    gains = [_number(row["score"]) if row["row"] == "sigma" else _number(row["gain"], signed=True) for row in rows]
-    bold = [place for place, row in enumerate(rows) if row[p_name] < SIGNIFICANT]
-    intervals = [_interval(row["ci_low"], row["ci_high"]) for row in rows]
-    p_values = [_p_value(row["p"] if row["language"] == "all" else row[p_name]) for row in rows]
-    columns = [
-        Column(name, "gain", gains, bold),
-        Column(name, f"{100 * comparison.confidence:g}% interval", intervals, []),
-        Column(name, "p", p_values, []),
-    ]
+    gains = tuple(number(row["score"], 2) if row["row"] == "sigma" else signed(row["gain"]) for row in rows)
+    bold = frozenset(place for place, row in enumerate(rows) if row[p_name] < SIGNIFICANT)
+    columns = {
+        "gain": gains,
+        f"{100 * comparison.confidence:g}% interval": tuple(interval(row["ci_low"], row["ci_high"]) for row in rows),
+        "p": tuple(p_value(row["p"] if row["language"] == "all" else row[p_name]) for row in rows),
+    }
     if with_paper:
-        columns.append(Column(name, "paper", [_paper_gain(row) for row in rows], []))
-    return columns
+        columns["paper"] = tuple(map(_paper_gain, rows))
+    return [
+        Column(heading, cells, name, bold=bold if heading == "gain" else frozenset())
+        for heading, cells in columns.items()
+    ]
 
 
 def _paper_gain(row: Mapping[Any, Any]) -> str:
     if row["row"] == "sigma":
-        return _number(row["paper_score"])
-    return row["paper_p"] if isinstance(row["paper_p"], str) else _number(row["paper_gain"], signed=True)
+        return number(row["paper_score"], 2)
+    return row["paper_p"] if isinstance(row["paper_p"], str) else signed(row["paper_gain"])
 
 
 def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, with_paper: bool) -> list[str]:
@@ -209,40 +198,11 @@ def _anchor_note(comparison: Comparison) -> str:
         return f"{where}: no score changed."
     verdict = "lies" if row["p_equivalent"] < SIGNIFICANT else "is not shown to lie"
     margin = f"{comparison.margin:g} percentage point{'s' if comparison.margin != 1 else ''}"
-    return f"{where}: the change {verdict} within {margin} (equivalence test, p {_p_value(row['p_equivalent'], equals='= ')})."
+    return f"{where}: the change {verdict} within {margin} (equivalence test, p {p_value(row['p_equivalent'], equals='= ')})."
 
 
-def _lay_out(
-    stub: pd.DataFrame, columns: Sequence[Column], *, title: str, about: Sequence[str | None], beside: bool
-) -> GT:
-    """Rows in parts (named beside or above them), columns under spanners, and one restrained look."""
-    ids = [f"column {place}" for place in range(len(columns))]
-    cells = pd.DataFrame({name: column.cells for name, column in zip(ids, columns, strict=True)})
-    view = GT(pd.concat([stub, cells], axis=1), rowname_col="row", groupname_col="part")
-    view = view.tab_header(title, ", ".join(part for part in about if part)).cols_align("right", ids)
-    view = view.cols_label({name: column.label for name, column in zip(ids, columns, strict=True)})
-    for spanner, members in groupby(zip(ids, columns, strict=True), key=lambda pair: pair[1].spanner):
-        inside = [name for name, _ in members]
-        # great-tables takes a plain spanner for HTML, and {{...}} in any for units
-        shown = html(escape(spanner).replace("{", "&#123;"))
-        view = view.tab_spanner(shown, columns=inside, id=f"over {inside[0]}")
-        view = view.tab_style(style.css("padding-left: 28px;"), [loc.body(inside[0]), loc.column_labels(inside[0])])
-    for name, column in zip(ids, columns, strict=True):
-        view = view.tab_style(style.text(weight="bold"), loc.body(name, column.bold)) if column.bold else view
-    # notes as wide as the table, not the table as wide as its longest note
-    view = view.tab_style(style.css("max-width: 0; white-space: normal;"), loc.source_notes())
-    return view.tab_options(
-        table_font_names=["Inter", "Helvetica", "Arial", "sans-serif"],
-        table_font_size="14px",
-        heading_align="left",
-        heading_title_font_size="18px",
-        data_row_padding="3px",
-        row_group_padding="4px",
-        row_group_font_weight="600",
-        row_group_as_column=beside,
-        source_notes_font_size="12px",
-        source_notes_padding="2px",
-    )
+def _subtitle(model: str | None, size: str) -> str:
+    return ", ".join(filter(None, (model, size)))
 
 
 def _marked(intervention: str, tuned: bool) -> str:
@@ -262,21 +222,3 @@ def _row_name(row: Mapping[Any, Any], anchor: str | None) -> str:
             return "σ of scores"
         case test:
             return f"p, {test}"
-
-
-def _number(value: float, *, signed: bool = False, digits: int = 2) -> str:
-    """With a true minus and no negative zero; empty for what is not there."""
-    if pd.isna(value):
-        return ""
-    rounded = round(float(value), digits) + 0.0
-    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"{_number(low, signed=True)} to {_number(high, signed=True)}"
-
-
-def _p_value(value: float | None, *, equals: str = "") -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"

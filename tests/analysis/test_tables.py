@@ -41,11 +41,11 @@ class Cells(HTMLParser):
 
 def cells_of(view):
     """{first cell: the others}."""
-    return {row[0]: row[1:] for row in Cells(view.as_raw_html()).rows if row}
+    return {row[0]: row[1:] for row in Cells(view._repr_html_()).rows if row}
 
 
 def notes_of(view):
-    return "\n".join(row[0] for row in Cells(view.as_raw_html()).rows if len(row) == 1)
+    return "\n".join((view.subtitle, *view.notes))
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_reader_finds_score_gain_interval_p_and_paper(xnli):
     assert rows["de"][2] == "−3.33"
     assert rows["average"][:3] == ["55.56", "43.10", "+8.89"]
     assert rows["p, paired t-test"][-1] == "p < 0.05"
-    bold = re.findall(r"<td style=\"[^\"]*font-weight: bold[^>]*>([^<]*)", view.as_raw_html())
+    bold = re.findall(r"<td [^>]*><b>([^<]*)", view._repr_html_())
     assert bold == ["+30.00"]
     assert "paper" not in str(cells_of(results_view([comparison])))
 
@@ -246,8 +246,8 @@ def test_tuning_on_the_tested_examples_is_marked(xnli):
     tuned = xnli.assign(overlap=xnli["intervention"] == "clas")
     for view in (results_view([compare(tuned, "clas", n_boot=50)]), decision_view(tuned)):
         assert "* Tuned on some of these examples: its scores are optimistic." in notes_of(view)
-        assert "clas *" in view.as_raw_html()
-        assert "base *" not in view.as_raw_html()
+        assert "clas *" in view._repr_html_()
+        assert "base *" not in view._repr_html_()
     assert "Tuned" not in notes_of(decision_view(xnli))
 
 
@@ -261,13 +261,13 @@ def test_one_language_and_no_anchor(xnli):
 
 
 def test_decisions_are_laid_out_by_language(xnli, xquad):
-    rows = [row for row in Cells(decision_view(xnli, model="m").as_raw_html()).rows if "clas" in row]
-    assert rows[0] == ["clas", "63.3", "63.3", "36.7", "30.0", "33.3", "75.0", "10.0"]
+    rows = [row for row in Cells(decision_view(xnli, model="m")._repr_html_()).rows if "clas" in row]
+    assert rows[0] == ["de", "clas", "63.3", "63.3", "36.7", "30.0", "33.3", "75.0", "10.0"]
     assert "m, 30 examples in each row" in notes_of(decision_view(xnli, model="m"))
-    unmeasured = Cells(decision_view(xnli.assign(label_mass=np.nan)).as_raw_html()).rows
+    unmeasured = Cells(decision_view(xnli.assign(label_mass=np.nan))._repr_html_()).rows
     assert [row[-2] for row in unmeasured if "clas" in row] == ["", "", ""]
-    answers = [row for row in Cells(decision_view(xquad).as_raw_html()).rows if "clas" in row]
-    assert answers[0][2:] == ["5.0", "50.0", "9.5", "75.0", "10.0", "5.0"]
+    answers = [row for row in Cells(decision_view(xquad)._repr_html_()).rows if "clas" in row]
+    assert answers[0][3:] == ["5.0", "50.0", "9.5", "75.0", "10.0", "5.0"]
 
 
 @pytest.mark.parametrize("view", ["results", "decisions"])
@@ -275,9 +275,9 @@ def test_names_are_escaped(xnli, view):
     bad = "<img src=x onerror=alert(1)>"
     rows = xnli.replace({"intervention": {"clas": bad, "base": f"{bad} base"}})
     if view == "results":
-        html = results_view([compare(rows, bad, baseline=f"{bad} base", n_boot=50)], model=bad).as_raw_html()
+        html = results_view([compare(rows, bad, baseline=f"{bad} base", n_boot=50)], model=bad)._repr_html_()
     else:
-        html = decision_view(rows, model=bad).as_raw_html()
+        html = decision_view(rows, model=bad)._repr_html_()
     assert "<img" not in html
     assert "&lt;img" in html
 

@@ -6,7 +6,18 @@
 
   // --- figures ---
   const shown = new Map();
-  const config = { displaylogo: false, responsive: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
+  const config = { displaylogo: false, displayModeBar: "hover", responsive: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
+
+  // On a narrow screen a figure is drawn as it is and shown smaller; printed, it is a picture that can be neither cut nor split.
+  function fit(box) {
+    const { width, height } = figures[box.dataset.figure].layout;
+    const scale = Math.min(1, box.parentElement.clientWidth / width);
+    const plot = box.querySelector(".plot-container");
+    if (!plot || scale === 0) return;
+    plot.style.transformOrigin = "0 0";
+    plot.style.transform = scale < 1 ? `scale(${scale})` : "";
+    box.style.height = `${Math.ceil(height * scale)}px`;
+  }
 
   function draw(box) {
     const figure = figures[box.dataset.figure];
@@ -14,6 +25,18 @@
     Plotly.react(box, figure.data, layout, config);
     shown.set(box, root.dataset.theme);
     if (layout.width <= 600) box.closest(".plot").classList.add("column");
+    fit(box);
+  }
+
+  async function printable(box) {
+    const { data, layout } = figures[box.dataset.figure];
+    const { width, height } = layout;
+    const light = { data, layout: { ...layout, template: templates.light } };
+    const picture = document.createElement("img");
+    picture.className = "static";
+    picture.alt = box.getAttribute("aria-label");
+    picture.src = await Plotly.toImage(light, { format: "svg", width, height });
+    box.after(picture);
   }
 
   function theme(name) {
@@ -24,14 +47,20 @@
   theme(wanted.matches ? "dark" : "light");
   wanted.addEventListener("change", (event) => theme(event.matches ? "dark" : "light"));
   document.getElementById("theme").addEventListener("click", () => theme(root.dataset.theme === "dark" ? "light" : "dark"));
-  for (const box of document.querySelectorAll("[data-figure]")) draw(box);
+  const boxes = [...document.querySelectorAll("[data-figure]")];
+  for (const box of boxes) draw(box);
+  addEventListener("resize", () => boxes.forEach(fit));
+  (async () => {
+    for (const box of boxes) await printable(box);
+    root.dataset.printable = "yes";
+  })();
 
   // --- tables ---
   // A cell's place in sorting: a number where it reads as one ("+1.20", "< 0.001", "1,024", "12%"), else its text.
   function key(cell) {
     const text = cell ? cell.textContent.trim() : "";
     const digits = text.replace(/−/g, "-").replace(/^< /, "").replace(/,(?=\d{3}\b)/g, "").replace(/%$/, "");
-    const found = /^[+-]?\d*\.?\d+(e[+-]?\d+)?( to .*)?$/.test(digits) ? parseFloat(digits) : NaN;
+    const found = /^[+-]?\d*\.?\d+(e[+-]?\d+)?( (to|of) .*)?$/.test(digits) ? parseFloat(digits) : NaN;
     return { empty: text === "", number: found, text };
   }
 
@@ -43,7 +72,7 @@
   // The last row of heading cells, column by column, through row and column spans.
   function leaves(table) {
     const grid = [];
-    [...table.tHead.rows].filter((row) => !row.classList.contains("gt_heading")).forEach((row, y, rows) => {
+    [...table.tHead.rows].forEach((row, y, rows) => {
       let x = 0;
       for (const cell of row.cells) {
         while (grid[y] && grid[y][x]) x += 1;
@@ -55,23 +84,6 @@
       }
     });
     return grid.length ? grid[grid.length - 1] : [];
-  }
-
-  // Cells that span rows are repeated, so that every row can move by itself.
-  function unspan(body) {
-    for (const row of [...body.rows]) {
-      for (const cell of [...row.cells].filter((one) => one.rowSpan > 1)) {
-        const place = cell.cellIndex;
-        let next = row;
-        for (let left = cell.rowSpan - 1; left > 0; left -= 1) {
-          next = next.nextElementSibling;
-          const copy = cell.cloneNode(true);
-          copy.rowSpan = 1;
-          next.insertBefore(copy, next.cells[place] || null);
-        }
-        cell.rowSpan = 1;
-      }
-    }
   }
 
   // Rows move within their group: between two rows that hold one heading over the whole width.
@@ -91,7 +103,6 @@
   for (const table of document.querySelectorAll("main table")) {
     const body = table.tBodies[0];
     if (!table.tHead || !body) continue;
-    unspan(body);
     const headings = leaves(table);
     headings.forEach((heading, column) => {
       heading.setAttribute("aria-sort", "none");

@@ -29,7 +29,7 @@ class Missing:
     reason: str
 
 
-Part = Drawn | Missing
+Piece = Drawn | Missing
 
 
 def collecting(data: RunData) -> str:
@@ -42,7 +42,7 @@ def evaluating(data: RunData, task: str = PAPER_TASKS[0]) -> str:
     return f"clas-lens evaluate {data.run.root} --task {task}"
 
 
-def part(name: str, caption: str, make: Callable[[], go.Figure]) -> Part:
+def piece(name: str, caption: str, make: Callable[[], go.Figure]) -> Piece:
     """The figure, or what its function says of data that cannot be drawn."""
     try:
         return Drawn(name, caption, make())
@@ -59,9 +59,9 @@ def of_table(
     *,
     kind: str = REPORT_KIND,
     command: str | None = None,
-) -> Part:
+) -> Piece:
     """A figure of one table, by default of those that the report's data are in."""
     frame = data.table(table, kind)
     if frame is None:
         return Missing(name, data.why_missing(table, command or collecting(data)))
-    return part(name, caption, partial(make, frame))
+    return piece(name, caption, partial(make, frame))
