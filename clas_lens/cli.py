@@ -110,15 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     search = add("search", _search, "search the strength alpha on a task's tuning examples; `evaluate` then uses it")
     search.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     add_options(search, SearchCommand)
-    figures = add("figures", _figures, "draw every figure that a run folder has the tables for, without a model")
-    figures.add_argument("run", type=_folder, help="run folder")
-    figures.add_argument(
-        "--format",
-        nargs="+",
-        choices=("html", "png", "svg", "pdf"),
-        default=["html"],
-        help="all but html need a Chromium (default: html)",
+    figures = add("figures", _figures, "draw every figure that run folders have the tables for, without a model")
+    _add_figures_options(figures)
+    tables = add("tables", _tables, "write every table of a run folder as LaTeX, CSV or HTML, without a model")
+    tables.add_argument("run", type=_folder, help="run folder")
+    tables.add_argument(
+        "--format", nargs="+", choices=("latex", "csv", "html"), default=["latex", "csv"], help="default: latex csv"
     )
+    tables.add_argument("--out", type=_folder, default=None, help="default: the run folder's tables/")
     report = add("report", _report, "write a run folder's report.html: figures, tables, methods, in one file")
     report.add_argument("run", type=_folder, help="run folder")
     report.add_argument(
@@ -132,6 +131,32 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=_folder, default=None, help="run folder (default: runs/<name of the study>)")
     study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and do nothing")
     return parser
+
+
+def _add_figures_options(figures: argparse.ArgumentParser) -> None:
+    figures.add_argument(
+        "runs", type=_folder, nargs="+", metavar="run", help="run folder; several are drawn side by side"
+    )
+    figures.add_argument(
+        "--format",
+        nargs="+",
+        choices=("html", "png", "svg", "pdf"),
+        default=["html"],
+        help="all but html need a Chromium (default: html)",
+    )
+    figures.add_argument("--out", type=_folder, default=None, help="default: figures/ of the (first) run folder")
+    figures.add_argument(
+        "--width", type=_inches, default=None, help="for print, such as 3.3in (a column) or 6.9in (a page)"
+    )
+    figures.add_argument("--font", type=float, default=None, help="points of text in print, at least 7 (default: 8)")
+    figures.add_argument("--no-title", action="store_true", help="in print: leave title and subtitle to the caption")
+    figures.add_argument(
+        "--theme", choices=("paper", "light", "dark"), default=None, help="default: paper with --width, else light"
+    )
+
+
+def _inches(text: str) -> float:
+    return float(text.removesuffix("in"))
 
 
 # --- commands ---
@@ -244,12 +269,27 @@ def _open(arguments: argparse.Namespace, config: EvaluateCommand | SearchCommand
 
 
 def _figures(arguments: argparse.Namespace) -> None:
-    from analysis.report.figures import drawn_figures
+    from analysis.report.files import draw_files
+
+    written = draw_files(
+        arguments.runs,
+        arguments.out,
+        arguments.format,
+        theme=arguments.theme,
+        width=arguments.width,
+        font=arguments.font,
+        title=not arguments.no_title,
+    )
+    print("\n".join(map(str, written)))
+
+
+def _tables(arguments: argparse.Namespace) -> None:
     from analysis.report.run import RunData
-    from analysis.style.export import export_figures
+    from analysis.report.tables import run_tables
+    from analysis.tables.files import export_tables
 
     data = RunData.open(arguments.run)
-    for path in export_figures(drawn_figures(data), data.run.figures, arguments.format):
+    for path in export_tables(run_tables(data), arguments.out or data.run.tables, arguments.format):
         print(path)
 
 

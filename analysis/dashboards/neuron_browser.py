@@ -11,7 +11,8 @@ from ipywidgets import Dropdown, IntSlider
 from analysis.dashboards.dashboard import WIDTH, Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.dashboards.neuron_engine import Piece, language_profile, layer_neurons, token_activations
-from analysis.style.look import TEXT_SIZE, apply_look, plain, quoted, signed
+from analysis.style.look import TEXT_SIZE, apply_look, plain, quoted
+from analysis.style.numbers import signed
 from clas_lens.categories.browser import promoted_tokens
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categorize
 from clas_lens.corpus.parallel import ParallelCorpus

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 
 from analysis.style.labels import label_sides
 from analysis.style.languages import language_style
-from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width, signed
+from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width
+from analysis.style.numbers import signed
 from clas_lens.representations.alignment import GainFit
 
 

@@ -7,17 +7,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.style.languages import language_style
-from analysis.style.look import (
-    COLUMN,
-    PAGE,
-    QUIET,
-    SERIES_COLOURS,
-    SERIES_SYMBOLS,
-    apply_look,
-    panels_of,
-    plain,
-    signed,
-)
+from analysis.style.look import COLUMN, PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panels_of, plain
+from analysis.style.numbers import signed
 
 
 def alpha_curve(

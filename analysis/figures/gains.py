@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.style.languages import language_style
-from analysis.style.look import QUIET, apply_look, plain, signed
+from analysis.style.look import QUIET, apply_look, plain
+from analysis.style.numbers import signed
 
 # Blue for gains, orange-brown for losses: a pair that no colour vision confuses.
 DIVERGING = [[0.0, "#E08214"], [0.25, "#FDB863"], [0.5, "#F5F5F5"], [0.75, "#92C5DE"], [1.0, "#4393C3"]]

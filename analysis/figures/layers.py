@@ -7,15 +7,16 @@ import plotly.graph_objects as go
 
 from analysis.style.look import (
     BRIDGE_SHADE,
+    CATEGORY_DASHES,
     CATEGORY_SYMBOLS,
     T,
     apply_look,
-    number,
     panel_row,
     panels_of,
     plain,
     row_width,
 )
+from analysis.style.numbers import number
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.display import CATEGORY_COLOURS
 
@@ -91,7 +92,7 @@ def _add_shares(figure: go.Figure, shares: pd.DataFrame, column: int) -> None:
             legendgroup=category,
             showlegend=column == 1,
             mode="lines+markers",
-            line={"color": colour, "width": 2.5},
+            line={"color": colour, "width": 2.5, "dash": CATEGORY_DASHES[category]},
             marker={"symbol": CATEGORY_SYMBOLS[category], "size": 7},
             hovertemplate="%{y:.1f}% (%{customdata:,} neurons)",
             row=1,

@@ -6,7 +6,7 @@ from plotly.subplots import make_subplots
 
 from analysis.style.labels import label_sides
 from analysis.style.languages import language_style
-from analysis.style.look import GRID, PAGE, QUIET, apply_look, hover_text, plain
+from analysis.style.look import GRIDLINE, PAGE, QUIET, apply_look, hover_text, plain
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.representations.maps import WHEN, SentenceMap
 
@@ -60,7 +60,7 @@ def tsne_map(
         height=520,
     )
     figure.update_layout(legend={"itemsizing": "constant"})
-    frame = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "linecolor": GRID}
+    frame = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "linecolor": GRIDLINE}
     figure.update_xaxes(title="t-SNE 1", range=spans[0], **frame)
     figure.update_yaxes(range=spans[1], **frame)
     figure.update_yaxes(title="t-SNE 2", col=1)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.style.look import PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panel_row, plain, signed
+from analysis.style.look import PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panel_row, plain
+from analysis.style.numbers import signed
 from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, paper_table
 from clas_lens.tasks.known import TASKS
 

@@ -18,6 +18,12 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 SCALE = 2  # pixels of a PNG per pixel of the layout
 
 
+DEFAULT = {"width": 700, "height": 500}  # pixels of a figure that names no size
+
+
+CONFIG = {"displaylogo": False, "displayModeBar": "hover"}  # the bar of buttons only under the pointer
+
+
 class ExportError(ValueError):
     """Pictures cannot be drawn here."""
 
@@ -26,7 +32,7 @@ def save_figure(figure: go.Figure, stem: str | Path) -> Path:
     """Write `<stem>.html` (works offline) and `<stem>.json`; returns the HTML's path."""
     page, data = Path(f"{stem}.html"), Path(f"{stem}.json")
     write_text(data, figure.to_json())
-    write_text(page, figure.to_html(include_plotlyjs=True, full_html=True))
+    write_text(page, figure.to_html(include_plotlyjs=True, full_html=True, config=CONFIG))
     return page
 
 
@@ -53,9 +59,18 @@ def export_figures(
 
 
 def _draw(pictures: Mapping[Path, go.Figure]) -> None:
-    """All pictures in one browser: starting it is what takes the time."""
+    """All pictures in one browser: starting it is what takes the time.
+
+    `write_images` takes no notice of a layout's own size, so each is given.
+    """
+    sizes = {name: [int(figure.layout[name] or DEFAULT[name]) for figure in pictures.values()] for name in DEFAULT}
     try:
-        pio.write_images(list(pictures.values()), [str(path) for path in pictures], scale=SCALE)
+        pio.write_images(
+            list(pictures.values()),
+            [str(path) for path in pictures],
+            scale=[SCALE if path.suffix == ".png" else 1 for path in pictures],
+            **sizes,
+        )
     except RuntimeError as error:  # plotly's, for a missing browser as for a missing kaleido
         raise ExportError(
             "PNG, SVG and PDF are drawn by a Chromium or Chrome, and none was found (or it did not start). Install one, "

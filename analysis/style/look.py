@@ -16,6 +16,14 @@ CATEGORY_SYMBOLS = {
 }
 
 
+CATEGORY_DASHES = {
+    "dead": "dashdot",
+    "language-specific": "dash",
+    "partial-shared": "solid",
+    "all-shared": "longdash",
+}
+
+
 SERIES_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
@@ -28,10 +36,7 @@ WHEN_COLOURS = {"before": "#8C8C8C", "after": "#0072B2"}
 BRIDGE_SHADE = "rgba(128, 90, 160, 0.18)"
 
 
-GRID = "rgba(128, 128, 128, 0.22)"
-
-
-MINUS = "\N{MINUS SIGN}"
+GRIDLINE = "rgba(128, 128, 128, 0.22)"
 
 
 QUIET = "#8C8C8C"  # reference lines, on light and dark paper alike
@@ -46,6 +51,9 @@ PAGE = 1080
 TITLE_SIZE, TEXT_SIZE = 16, 13
 
 
+LETTER = 0.6  # of a font's size: a letter's mean width in the widest of the fonts that may be found
+
+
 _DARK_INK, _LIGHT_INK = "#E6E8EB", "#1F2328"
 
 
@@ -56,7 +64,7 @@ def template(*, dark: bool = False) -> go.layout.Template:
     """Ink, paper, fonts and grid, for `figure.update_layout(template=...)`; all that differs between light and dark."""
     ink, paper = (_DARK_INK, _DARK_PAPER) if dark else (_LIGHT_INK, _LIGHT_PAPER)
     axis = {
-        "gridcolor": GRID,
+        "gridcolor": GRIDLINE,
         "zeroline": False,
         "ticks": "",
         "automargin": True,
@@ -76,8 +84,8 @@ def template(*, dark: bool = False) -> go.layout.Template:
         data={
             "table": [
                 {
-                    "header": {"fill": {"color": paper}, "line": {"color": GRID}, "font": {"color": ink}},
-                    "cells": {"fill": {"color": paper}, "line": {"color": GRID}, "font": {"color": ink}},
+                    "header": {"fill": {"color": paper}, "line": {"color": GRIDLINE}, "font": {"color": ink}},
+                    "cells": {"fill": {"color": paper}, "line": {"color": GRIDLINE}, "font": {"color": ink}},
                 }
             ],
             "sankey": [{"textfont": {"color": ink}}],
@@ -104,8 +112,8 @@ def apply_look(
         width, height: pixels; one `COLUMN` or one `PAGE` wide.
         legend: keep room for one row of it.
     """
-    heading = _broken(title, int(width / (0.55 * TITLE_SIZE)))
-    small = _broken(subtitle, int(width / (0.52 * (TEXT_SIZE - 1))))
+    heading = _broken(title, int((width - 28) / (LETTER * TITLE_SIZE)))
+    small = _broken(subtitle, int((width - 28) / (LETTER * (TEXT_SIZE - 1))))
     above = 30 + 20 * (heading.count("<br>") + 1) + 17 * (small.count("<br>") + bool(small))
     if figure.layout.annotations:
         figure.update_annotations(font={"size": TEXT_SIZE})
@@ -165,18 +173,6 @@ def hover_text(text: str, *, width: int = 64, lines: int = 5) -> str:
     if len(wrapped) > lines:
         shown[-1] += " ..."
     return "<br>".join(plain(line) for line in shown)
-
-
-def signed(value: float | int, digits: int = 2) -> str:
-    """A number with its sign, with a true minus sign; none on what rounds to 0."""
-    if round(value, digits) == 0:
-        return f"{0:.{digits}f}"
-    return f"{value:+.{digits}f}".replace("-", MINUS)
-
-
-def number(value: float | int) -> str:
-    """A number as short as it goes, with a true minus sign."""
-    return f"{value:g}".replace("-", MINUS)
 
 
 def _broken(text: str, width: int) -> str:

@@ -12,9 +12,10 @@ import torch
 import analysis
 from analysis import language_style, layer_distribution, save_figure, themed
 from analysis.style.languages import _STYLES
-from analysis.style.look import hover_text, number, plain, signed
+from analysis.style.look import CATEGORY_DASHES, CATEGORY_SYMBOLS, hover_text, plain
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.categories.views import null_shares, threshold_shares
+from clas_lens.display import CATEGORY_COLOURS
 
 CATEGORIES = ["dead", "language-specific", "partial-shared", "all-shared"]
 
@@ -81,14 +82,6 @@ def test_text_from_data_is_shown_as_it_is():
     assert hover_text("") == ""
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(1.234, "+1.23"), (-0.5, "\N{MINUS SIGN}0.50"), (-0.001, "0.00"), (0.0, "0.00")]
-)
-def test_signed_numbers(value, shown):
-    assert signed(value) == shown
-    assert number(-0.5) == "\N{MINUS SIGN}0.5"
-
-
 def test_saved_figures_are_self_contained(small_cats, tmp_path):
     theme = pio.templates.default
     page = save_figure(layer_distribution(small_cats), tmp_path / "figures" / "layers")
@@ -135,14 +128,30 @@ def test_sixteen_languages_are_told_apart_in_any_colour_vision():
             assert distance > (apart_same_symbol if symbols[i] == symbols[j] else apart), (colours[i], colours[j])
 
 
+def test_categories_are_told_apart_in_any_colour_vision_and_in_grey():
+    colours = list(CATEGORY_COLOURS.values())
+    for seen in (NORMAL, DEUTAN, PROTAN):
+        points = oklab(colours, seen)
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2)) > 0.15
+    greys = [float(np.cbrt(linear(colour) @ LUMINANCE)) for colour in colours]
+    assert min(abs(a - b) for a, b in itertools.combinations(greys, 2)) > 0.1
+    for styles in (CATEGORY_SYMBOLS, CATEGORY_DASHES):
+        assert list(styles) == list(CATEGORY_COLOURS)
+        assert len(set(styles.values())) == 4
+    for light in (float(linear(colour) @ LUMINANCE) for colour in colours):
+        assert 1.05 / (light + 0.05) > 2
+        assert (light + 0.05) / (float(linear("#14181D") @ LUMINANCE) + 0.05) > 2
+
+
 def test_colours_stand_out_on_light_and_dark_paper():
     for colour, _ in _STYLES.values():
-        light = float(linear(colour) @ np.array([0.2126, 0.7152, 0.0722]))
-        paper = float(linear("#14181D") @ np.array([0.2126, 0.7152, 0.0722]))
+        light = float(linear(colour) @ LUMINANCE)
+        paper = float(linear("#14181D") @ LUMINANCE)
         assert 1.05 / (light + 0.05) > 1.8, colour
         assert (light + 0.05) / (paper + 0.05) > 2.4, colour
 
 
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 NORMAL = np.eye(3)
 # Machado et al. 2009, severity 1, on linear RGB.
 DEUTAN = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]])

@@ -14,10 +14,11 @@ from analysis.figures.paper import paper_gains
 from analysis.report.build import build_report
 from analysis.report.figures import drawn_figures, run_figures
 from analysis.report.methods import methods_paragraphs, reproduce_text, study_toml
-from analysis.report.parts import Missing
+from analysis.report.pieces import Missing
 from analysis.report.run import RunData
-from analysis.report.tables import paper_beside, table_of
+from analysis.report.tables import paper_beside
 from analysis.style.export import ExportError, export_figures
+from analysis.tables.table import table_of
 from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import _parser, main
 from clas_lens.study.config import CategorizeConfig, CollectConfig, DemoConfig, StudyConfig, load_study, shipped_studies
@@ -110,7 +111,7 @@ def test_methods_state_what_the_manifest_has(full):
     assert f"{sum(collect['n_tokens'].values()):,} tokens in all. None is longer than 512 tokens." in said["Texts"]
     assert "12 parallel texts in each of 6 languages (en, de, zh, ar, fr, sw)" in said["Texts"]
     assert "alpha -4 on xnli; alpha 2 on xquad" in said["Steering"]
-    assert "5.0% of the prompts were cut." in said["Task XNLI"]
+    assert "Prompts that were cut: 5%." in said["Task XNLI"]
     assert "18 of the 360 answers are to examples that an intervention was measured or tuned on" in said["Task XNLI"]
     assert "transformer-lens 3" in said["Software"]
 
@@ -172,7 +173,7 @@ def test_the_paper_stands_beside_ones_own(full, tmp_path):
     assert german["yours"] == f"{100 * means['base']:.2f}"
     assert german["yours clas"].replace("\N{MINUS SIGN}", "-") == f"{100 * (means['clas'] - means['base']):+.2f}"
     RunFolder(tmp_path).update_manifest("categorize", CategorizeConfig(), bridge_layers=[], languages=[])
-    assert "Your columns come with: clas-lens evaluate" in paper_beside(RunData.open(tmp_path), "xquad").note
+    assert "Your columns come with: clas-lens evaluate" in paper_beside(RunData.open(tmp_path), "xquad").notes[0]
 
 
 def test_paper_gains_with_and_without_ones_own():
@@ -260,7 +261,7 @@ def test_cells_are_plain_text():
     frame = pd.DataFrame({"a": ["<b>", None], "b": [-0.004, float("nan")], "c": [1200, 3], "d": [1.5, -1.5]})
     table = table_of(frame, "t", signed=["d"])
     assert table.rows == (("<b>", "0.00", "1,200", "+1.50"), ("", "", "3", "\N{MINUS SIGN}1.50"))
-    assert table.numeric == (False, True, True, True)
+    assert tuple(column.numeric for column in table.columns) == (False, True, True, True)
 
 
 def test_languages_of_the_fixture(full):
