@@ -77,3 +77,6 @@ def _draw(pictures: Mapping[Path, go.Figure]) -> None:
             "such as with `apt-get install chromium`, or let kaleido fetch its own with `kaleido_get_chrome`; "
             f"--format html needs none. ({str(error).strip().splitlines()[0]})"
         ) from error
+    missing = [str(path) for path in pictures if not path.is_file()]
+    if missing:  # a browser that takes too long leaves a picture out without a word
+        raise ExportError(f"the browser did not draw {', '.join(missing)}: run it again, with less beside it")

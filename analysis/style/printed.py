@@ -24,7 +24,7 @@ STACKED_BELOW = 5.0  # inches: panels that stand side by side on a screen stand 
 INK = "#000000"
 
 
-def paper_template(text: float = TEXT_SIZE) -> go.layout.Template:
+def paper_template(text: float | int = TEXT_SIZE) -> go.layout.Template:
     """The light look with black ink, axes as lines, and a fainter grid; `text` in pixels."""
     found = template()
     axis = {
@@ -39,7 +39,9 @@ def paper_template(text: float = TEXT_SIZE) -> go.layout.Template:
     return found
 
 
-def printed(figure: go.Figure, *, width: float, font: float = 8.0, title: bool = True, paper: bool = True) -> go.Figure:
+def printed(
+    figure: go.Figure, *, width: float | int, font: float | int = 8.0, title: bool = True, paper: bool = True
+) -> go.Figure:
     """A figure of this package as it is printed, one pixel to 1/96 inch; what it shows is the same.
 
     Args:

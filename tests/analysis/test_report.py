@@ -108,7 +108,7 @@ def test_markup_and_templates_in_data_stay_text(hostile):
 def test_methods_state_what_the_manifest_has(full):
     said = dict(methods_paragraphs(RunData.open(full.root)))
     collect = full.read_manifest()["collect"]
-    assert f"{sum(collect['n_tokens'].values()):,} tokens in all. None is longer than 512 tokens." in said["Texts"]
+    assert f"{sum(collect['n_tokens'].values()):,} tokens in all. None is longer than 64 tokens." in said["Texts"]
     assert "12 parallel texts in each of 6 languages (en, de, zh, ar, fr, sw)" in said["Texts"]
     assert "alpha -4 on xnli; alpha 2 on xquad" in said["Steering"]
     assert "Prompts that were cut: 5%." in said["Task XNLI"]
@@ -119,7 +119,7 @@ def test_methods_state_what_the_manifest_has(full):
 def test_cut_texts_are_named(full):
     data = RunData.open(full.root)
     data.manifest["collect"]["texts"]["zh"]["truncated"] = 3
-    assert "Cut at 512 tokens: 3 in zh." in dict(methods_paragraphs(data))["Texts"]
+    assert "Cut at 64 tokens: 3 in zh." in dict(methods_paragraphs(data))["Texts"]
 
 
 def test_an_empty_run_says_what_brings_the_rest(tmp_path):
@@ -202,7 +202,9 @@ def test_stage_by_stage_commands(full):
     lines = [shlex.split(line) for line in reproduce_text(RunData.open(full.root)).splitlines()]
     assert [line[1] for line in lines] == ["collect", "categorize", "search", "evaluate", "search", "evaluate"]
     parsed = [_parser().parse_args(line[1:]) for line in lines]
-    assert read_config(CollectConfig, parsed[0]) == CollectConfig(model="tiny", corpus="files")
+    assert read_config(CollectConfig, parsed[0]) == CollectConfig(
+        model="tiny", corpus="files", batch_size=8, max_tokens=64
+    )
     assert parsed[3].run == full.root
     assert parsed[3].allow_overlap
 
