@@ -152,12 +152,22 @@ def themed(figure: go.Figure, *, dark: bool) -> go.Figure:
     return go.Figure(figure).update_layout(template=template(dark=dark))
 
 
+# Control characters but tab and line feed, as the pictures that Unicode has of them. XML, and so an SVG, can hold none of them.
+CONTROLS = {
+    **{code: 0x2400 + code for code in range(32) if code not in (9, 10)},
+    0x7F: 0x2421,
+    **dict.fromkeys((*range(0x80, 0xA0), 0xFFFE, 0xFFFF, *range(0xD800, 0xE000)), 0xFFFD),
+}
+
+
 def plain(text: object) -> str:
-    """Text from data, so that plotly shows it as it is: no markup, no TeX.
+    """Text from data, so that plotly shows it as it is: no markup, no TeX, no control characters (of which no picture is made).
 
     Never put it into a `hovertemplate`, where plotly would fill in %{...}: give it as `customdata`, `text` or `name`.
     """
-    return escape(str(text), quote=False).replace("$", "&#36;")  # plotly does not decode &quot;, so quotes stay
+    return escape(str(text).translate(CONTROLS), quote=False).replace(
+        "$", "&#36;"
+    )  # plotly does not decode &quot;, so quotes stay
 
 
 def quoted(token: str) -> str:

@@ -75,6 +75,7 @@ def test_names_are_escaped():
 
 def test_text_from_data_is_shown_as_it_is():
     assert plain('<a href="x">$y$ & "z"</a>') == '&lt;a href="x"&gt;&#36;y&#36; &amp; "z"&lt;/a&gt;'
+    assert plain("a\x03\x7f\x85\ufffe\n") == "a\N{SYMBOL FOR END OF TEXT}\N{SYMBOL FOR DELETE}\ufffd\ufffd\n"
     wrapped = hover_text("<b> " + "word " * 200, width=20, lines=3)
     assert wrapped.startswith("&lt;b&gt; word")
     assert wrapped.count("<br>") == 2
