@@ -25,9 +25,9 @@ from clas_lens.categories.categorize import select_bridge_layers as select_bridg
 from clas_lens.categories.selection import NeuronSelection as NeuronSelection
 from clas_lens.categories.selection import act_prob as act_prob
 from clas_lens.categories.selection import lape as lape
+from clas_lens.corpus.checks import CorpusError as CorpusError
 from clas_lens.corpus.parallel import ParallelCorpus as ParallelCorpus
 from clas_lens.corpus.reading import NonFiniteActivationError as NonFiniteActivationError
-from clas_lens.corpus.sources import CorpusError as CorpusError
 from clas_lens.evaluation.leakage import LeakageError as LeakageError
 from clas_lens.evaluation.plan import EvaluationError as EvaluationError
 from clas_lens.evaluation.rows import evaluate as evaluate

@@ -1,6 +1,7 @@
 """The words of the domain, each choice said once, and language codes. Loads no torch: the command line is built from these."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import langcodes
 
@@ -11,6 +12,8 @@ Backend = Literal["hooked", "bridge"]
 Part = Literal["statistics", "tuning", "test"]
 Use = Literal["tuning", "test"]
 PaddingSide = Literal["left", "right"]
+
+OnBad = Literal["raise", "drop"]
 
 # what is measured and how it is pooled
 Quantity = Literal["h", "gate", "gate_act"]
@@ -66,3 +69,50 @@ def check_language(code: str) -> str:
     if standard != code:
         raise ValueError(f"language {code!r} is written {standard!r}")
     return code
+
+
+def check_languages(languages: Any, what: str = "languages") -> tuple[str, ...]:
+    """The codes of a list of languages, each in its standard form and there once.
+
+    Raises:
+        ValueError: a single text ("en,de"), no languages, a language twice, or what `check_language` refuses.
+    """
+    if isinstance(languages, str | bytes) or not isinstance(languages, Iterable):
+        codes = [code.strip() for code in languages.split(",")] if isinstance(languages, str) else ["en", "de"]
+        raise ValueError(f"{what}: languages must be a list such as {codes}, got {languages!r}")
+    chosen = tuple(check_language(code) for code in languages)
+    if not chosen:
+        raise ValueError(f"{what}: no languages given")
+    twice = [code for code in chosen if chosen.count(code) > 1]
+    if twice:
+        raise ValueError(f"{what}: language {twice[0]!r} is given twice")
+    return chosen
+
+
+def check_anchor(anchor: str, languages: Iterable[str]) -> str:
+    """Return `anchor` if it is one of the languages and no other one is the same language elsewhere ("en-US" under "en").
+
+    Raises:
+        ValueError: it is not among them, or a variety of it is, which would be steered as if it were another language.
+    """
+    there = tuple(languages)
+    if anchor not in there:
+        raise ValueError(f"the anchor {anchor!r} is not among the languages: {', '.join(there)}")
+    close = [code for code in there if code != anchor and code.split("-")[0] == anchor.split("-")[0]]
+    if close:
+        raise ValueError(
+            f"{close[0]!r} and the anchor {anchor!r} are one language: steering one as a language other than the anchor "
+            "means nothing. Leave it out, or make it the anchor."
+        )
+    return anchor
+
+
+def check_count(what: str, value: Any, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least` (numpy's are, True is not).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return int(value)

@@ -65,7 +65,7 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
 def panel_grid(panels: Mapping[tuple[str, str], go.Figure], titles: Mapping[str, str], *, title: str) -> go.Figure:
     """Figures of one plot each as "(a) task, model" and so on, in rows by model and columns by task; x axes are shared."""
     models, tasks = (list(dict.fromkeys(key[place] for key in panels)) for place in (0, 1))
-    headings = []
+    headings: list[str] = []
     for model in models:
         for task in tasks:
             letter = chr(97 + len([one for one in headings if one]))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
@@ -210,7 +211,7 @@ class Incline(ResidualIntervention):
 
 def measured_on(states: Representations) -> dict[str, Any]:
     """What an intervention records of the representations that it was made from."""
-    keys = example_keys(states.corpus, states.example_ids)
+    keys = [*example_keys(states.corpus, states.example_ids), *texts_behind(states.texts)]
     return {"pool": states.pool, "representations": states.fingerprint(), "example_keys": keys}
 
 

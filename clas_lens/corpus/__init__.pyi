@@ -1,9 +1,9 @@
 from clas_lens.corpus.bundled import BundledItem as BundledItem
 from clas_lens.corpus.bundled import bundled_items as bundled_items
 from clas_lens.corpus.bundled import bundled_languages as bundled_languages
+from clas_lens.corpus.checks import CorpusError as CorpusError
 from clas_lens.corpus.parallel import ParallelCorpus as ParallelCorpus
 from clas_lens.corpus.reading import NonFiniteActivationError as NonFiniteActivationError
-from clas_lens.corpus.sources import CorpusError as CorpusError
 from clas_lens.corpus.splits import corpus_part as corpus_part
 from clas_lens.corpus.splits import split_units as split_units
 from clas_lens.corpus.splits import xquad_articles as xquad_articles

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from clas_lens.corpus.sources import CorpusError
+from clas_lens.corpus.checks import CorpusError
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items, bundled_languages
-from clas_lens.corpus.sources import Columns, CorpusError, agreed_ids, json_rows, load_columns, numbered_lines
+from clas_lens.corpus.checks import CorpusError, fields_fault, id_fault, listed_values, text_fault
+from clas_lens.corpus.content import text_hash
+from clas_lens.corpus.sources import Columns, agreed_ids, json_rows, load_columns, numbered_lines
 from clas_lens.display import bars, card, listed, shortened
-from clas_lens.vocabulary import check_language
+from clas_lens.vocabulary import OnBad, check_count, check_language, check_languages
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,23 @@ class ParallelCorpus:
         ids: unique example ids.
         groups: the group of each example (its paragraph in XQuAD), from which `sample` takes one example at most.
         name: where the texts come from, for manifests.
+        content: a hash of what each example is about (its premise, its paragraph; else its text), in English where there is
+            English: by it `evaluate` knows examples again under any name, in any order.
+        dropped: how many rows of the data set were left out because something in them was bad.
     """
 
     texts: Mapping[str, tuple[str, ...]]
     ids: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     name: str = "texts"
+    content: tuple[str, ...] = ()
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         if not self.texts:
             raise CorpusError("a corpus needs at least one language, got none")
+        if not isinstance(self.name, str) or not self.name:
+            raise CorpusError(f"a corpus needs a name, got {self.name!r}")
         for language, texts in self.texts.items():
             check_language(language)
             if len(texts) != len(self.ids):
@@ -40,11 +50,7 @@ class ParallelCorpus:
                     f"{self.name}: language {language!r} has {len(texts)} texts for {len(self.ids)} examples "
                     f"(texts per language: { {code: len(t) for code, t in self.texts.items()} })"
                 )
-            for line, text in enumerate(texts, start=1):
-                if not text.strip():
-                    raise CorpusError(
-                        f"{self.name}: language {language!r}, line {line} (example {self.ids[line - 1]!r}) is empty"
-                    )
+            _check_texts(self.name, language, texts, self.ids)
         seen: dict[str, int] = {}
         for line, example in enumerate(self.ids, start=1):
             if example in seen:
@@ -56,6 +62,11 @@ class ParallelCorpus:
             raise CorpusError(f"{self.name}: no examples")
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise CorpusError(f"{self.name}: {len(self.groups)} groups for {len(self.ids)} examples")
+        if not self.content:
+            told_by = self.texts["en" if "en" in self.texts else min(self.texts)]
+            object.__setattr__(self, "content", tuple(map(text_hash, told_by)))
+        if len(self.content) != len(self.ids):
+            raise CorpusError(f"{self.name}: {len(self.content)} content hashes for {len(self.ids)} examples")
 
     # --- what is in it ---
 
@@ -66,6 +77,14 @@ class ParallelCorpus:
     def __len__(self) -> int:
         """The number of examples (the same in every language)."""
         return len(self.ids)
+
+    def __contains__(self, language: object) -> bool:
+        """Whether there are texts in a language."""
+        return language in self.texts
+
+    def __iter__(self) -> Iterator[str]:
+        """The languages."""
+        return iter(self.texts)
 
     def __getitem__(self, language: str) -> tuple[str, ...]:
         if language not in self.texts:
@@ -101,16 +120,21 @@ class ParallelCorpus:
 
     def select(self, languages: Iterable[str]) -> "ParallelCorpus":
         """Only these languages, in this order."""
-        return ParallelCorpus({code: self[code] for code in languages}, self.ids, self.groups, self.name)
+        chosen = check_languages(languages, f"{self.name}: select")
+        return replace(self, texts={code: self[code] for code in chosen})
 
     def take(self, rows: Iterable[int]) -> "ParallelCorpus":
         """Only these examples, by position."""
         kept = list(rows)
-        return ParallelCorpus(
-            {code: tuple(texts[row] for row in kept) for code, texts in self.texts.items()},
-            tuple(self.ids[row] for row in kept),
-            None if self.groups is None else tuple(self.groups[row] for row in kept),
-            self.name,
+        outside = [row for row in kept if not 0 <= row < len(self)]
+        if outside:
+            raise CorpusError(f"{self.name}: no row {outside[0]}; there are {len(self)}, counted from 0")
+        return replace(
+            self,
+            texts={code: tuple(texts[row] for row in kept) for code, texts in self.texts.items()},
+            ids=tuple(self.ids[row] for row in kept),
+            groups=None if self.groups is None else tuple(self.groups[row] for row in kept),
+            content=tuple(self.content[row] for row in kept),
         )
 
     def sample(self, n: int, *, seed: int = 0) -> "ParallelCorpus":
@@ -119,6 +143,7 @@ class ParallelCorpus:
         Raises:
             CorpusError: more asked for than there are examples (or groups).
         """
+        check_count(f"{self.name}: n", n)
         rng = random.Random(seed)
         if self.groups is None:
             pools = [[row] for row in range(len(self))]
@@ -127,7 +152,7 @@ class ParallelCorpus:
             for row, group in enumerate(self.groups):
                 by_group.setdefault(group, []).append(row)
             pools = list(by_group.values())
-        if not 1 <= n <= len(pools):
+        if n > len(pools):
             what = "examples" if self.groups is None else "groups (one example each, so that no paragraph counts twice)"
             raise CorpusError(f"{self.name}: asked for {n} samples of {len(pools)} {what}")
         return self.take(sorted(rng.choice(pool) for pool in rng.sample(pools, n)))
@@ -137,45 +162,60 @@ class ParallelCorpus:
     @classmethod
     def from_texts(
         cls,
-        texts: Mapping[str, Sequence[str]],
+        texts: Mapping[str, Iterable[Any]],
         *,
-        ids: Sequence[str] | None = None,
-        groups: Sequence[str] | None = None,
+        ids: Iterable[Any] | None = None,
+        groups: Iterable[str] | None = None,
         name: str = "texts",
     ) -> "ParallelCorpus":
-        """From a mapping of language code to aligned texts; ids default to "0", "1", ..."""
-        longest = max((len(t) for t in texts.values()), default=0)
-        default_ids = tuple(str(row) for row in range(longest))
-        return cls(
-            {code: tuple(t) for code, t in texts.items()},
-            default_ids if ids is None else tuple(ids),
-            None if groups is None else tuple(groups),
-            name,
-        )
+        """From a mapping of language code to aligned texts; ids default to "0", "1", ...
+
+        Raises:
+            CorpusError: texts that are not parallel, or a value that is not a text to read, named with its line.
+        """
+        if not isinstance(texts, Mapping):
+            raise CorpusError(
+                f"texts must map languages to texts, such as {{'en': ['Tea.']}}, got a {type(texts).__name__}"
+            )
+        held = {code: listed_values(f"{name}: the texts in {code!r}", values) for code, values in texts.items()}
+        longest = max((len(values) for values in held.values()), default=0)
+        names = tuple(range(longest)) if ids is None else listed_values(f"{name}: ids", ids)
+        for line, example in enumerate(names, start=1):
+            if id_fault(example):
+                raise CorpusError(f"{name}: the id on line {line} {id_fault(example)}")
+        grouped = None if groups is None else listed_values(f"{name}: groups", groups)
+        for code, values in held.items():
+            _check_texts(name, code, values, names)
+        return cls(held, tuple(map(str, names)), grouped, name)
 
     @classmethod
     def from_files(cls, paths: Mapping[str, str | Path] | str | Path) -> "ParallelCorpus":
-        """From UTF-8 text files with one text a line, line-aligned.
+        """From UTF-8 text files with one text a line, line-aligned; `.gz` files are unzipped.
 
         Args:
-            paths: language code to file, or a folder of `<language>.txt` files.
+            paths: language code to file, or a folder of `<language>.txt` (or `.txt.gz`) files.
         """
-        if not isinstance(paths, Mapping):
-            folder = Path(paths)
-            paths = {file.stem: file for file in sorted(folder.glob("*.txt"))}
-            if not paths:
-                raise CorpusError(f"{folder}: no <language>.txt files there")
-        texts = {code: [text for _, text in numbered_lines(code, Path(path))] for code, path in paths.items()}
+        files = paths if isinstance(paths, Mapping) else _files_by_language(Path(paths), ".txt")
+        texts = {code: [text for _, text in numbered_lines(code, Path(path))] for code, path in files.items()}
         return cls.from_texts(texts, name="files")
 
     @classmethod
     def from_jsonl(
-        cls, paths: Mapping[str, str | Path], *, text_field: str = "text", id_field: str | None = "id"
+        cls,
+        paths: Mapping[str, str | Path] | str | Path,
+        *,
+        text_field: str = "text",
+        id_field: str | None = "id",
     ) -> "ParallelCorpus":
-        """From one JSON-lines file a language; with `id_field` the ids must agree, line by line."""
+        """From one JSON-lines file a language; with `id_field` the ids must agree, line by line.
+
+        Args:
+            paths: language code to file, or a folder of `<language>.jsonl` (or `.jsonl.gz`) files.
+        """
+        files = paths if isinstance(paths, Mapping) else _files_by_language(Path(paths), ".jsonl")
         texts: dict[str, list[str]] = {}
         ids: dict[str, list[str]] = {}
-        for code, path in paths.items():
+        for code, path in files.items():
             rows = list(json_rows(code, Path(path), [text_field, *([id_field] if id_field else [])]))
             texts[code] = [row[text_field] for row in rows]
             if id_field:
@@ -188,14 +228,12 @@ class ParallelCorpus:
     ) -> "ParallelCorpus":
         """The corpus that comes with this package: 24 passages in 16 languages, 5 texts each (120 in all), CC0."""
         available = bundled_languages()
-        chosen = tuple(languages) if languages is not None else available
-        texts = {}
-        for code in chosen:
-            if code not in available:
-                raise CorpusError(f"bundled: no language {code!r}; available: {', '.join(available)}")
-            texts[code] = [getattr(item, field) for item in bundled_items(code) for field in fields]
+        chosen = check_languages(languages, "bundled") if languages is not None else available
+        wanted = _known_fields("bundled", fields, BUNDLED_TEXT_FIELDS)
+        texts = {code: [getattr(item, field) for item in bundled_items(code) for field in wanted] for code in chosen}
         items = bundled_items("en")
-        return cls.from_texts(texts, ids=[f"{item.id}/{field}" for item in items for field in fields], name="bundled")
+        corpus = cls.from_texts(texts, ids=[f"{item.id}/{field}" for item in items for field in wanted], name="bundled")
+        return replace(corpus, content=tuple(text_hash(item.passage) for item in items for _ in wanted))
 
     @classmethod
     def xquad(
@@ -204,11 +242,26 @@ class ParallelCorpus:
         languages: Iterable[str] | None = None,
         *,
         fields: Sequence[Literal["context", "question"]] = ("context", "question"),
+        on_bad: OnBad = "raise",
     ) -> "ParallelCorpus":
-        """XQuAD from the Hub or a local folder in its layout; `sample` then takes one question a paragraph."""
-        wanted = tuple(dict.fromkeys((*fields, "context")))
-        columns = load_columns("xquad", str(source), languages, config="xquad.{}", split="validation", fields=wanted)
-        return cls._from_columns(columns, fields, name="xquad", groups=columns.first("context"))
+        """XQuAD from the Hub or a local folder in its layout; `sample` then takes one question a paragraph.
+
+        Args:
+            on_bad: "drop" leaves out rows whose texts cannot be read, and counts them in `dropped`.
+        """
+        chosen = _known_fields("xquad", fields, ("context", "question"))
+        wanted = tuple(dict.fromkeys(("context", *chosen)))
+        columns = load_columns(
+            "xquad",
+            str(source),
+            languages,
+            config="xquad.{}",
+            split="validation",
+            fields=wanted,
+            fault=partial(fields_fault, wanted),
+            on_bad=on_bad,
+        )
+        return cls._from_columns(columns, chosen, name="xquad", groups=columns.first("context"))
 
     @classmethod
     def xnli(
@@ -218,10 +271,26 @@ class ParallelCorpus:
         *,
         split: Literal["validation", "test"] = "validation",
         fields: Sequence[Literal["premise", "hypothesis"]] = ("premise", "hypothesis"),
+        on_bad: OnBad = "raise",
     ) -> "ParallelCorpus":
-        """XNLI from the Hub or a local folder in its layout, row-aligned."""
-        columns = load_columns("xnli", str(source), languages, config="{}", split=split, fields=fields)
-        return cls._from_columns(columns, fields, name="xnli")
+        """XNLI from the Hub or a local folder in its layout, row-aligned.
+
+        Args:
+            on_bad: "drop" leaves out rows whose texts cannot be read, and counts them in `dropped`.
+        """
+        chosen = _known_fields("xnli", fields, ("premise", "hypothesis"))
+        wanted = tuple(dict.fromkeys(("premise", *chosen)))
+        columns = load_columns(
+            "xnli",
+            str(source),
+            languages,
+            config="{}",
+            split=split,
+            fields=wanted,
+            fault=partial(fields_fault, wanted),
+            on_bad=on_bad,
+        )
+        return cls._from_columns(columns, chosen, name="xnli")
 
     @classmethod
     def _from_columns(
@@ -232,7 +301,39 @@ class ParallelCorpus:
             language: ["\n".join(parts) for parts in zip(*(held[field] for field in fields), strict=True)]
             for language, held in columns.values.items()
         }
-        return cls.from_texts(texts, ids=columns.ids, groups=groups, name=name)
+        corpus = cls.from_texts(texts, ids=columns.ids, groups=groups, name=name)
+        return replace(corpus, content=tuple(map(text_hash, columns.reference)), dropped=columns.dropped)
+
+
+def _check_texts(name: str, language: str, texts: Sequence[Any], ids: Sequence[Any]) -> None:
+    for line, text in enumerate(texts, start=1):
+        wrong = text_fault(text)
+        if wrong:
+            example = f" (example {str(ids[line - 1])!r})" if line <= len(ids) else ""
+            raise CorpusError(f"{name}: language {language!r}, line {line}{example} {wrong}")
+
+
+def _known_fields(name: str, fields: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    chosen = listed_values(f"{name}: fields", fields)
+    odd = [field for field in chosen if field not in known]
+    if odd or not chosen:
+        asked = f"no field {odd[0]!r}" if odd else "no fields given"
+        raise CorpusError(f"{name}: {asked}; available: {', '.join(known)}")
+    return chosen
+
+
+def _files_by_language(folder: Path, suffix: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise CorpusError(f"no such folder: {folder} (expected one of <language>{suffix} files)")
+    files: dict[str, Path] = {}
+    for file in sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"*{suffix}.gz")]):
+        code = check_language(file.name.removesuffix(".gz").removesuffix(suffix))
+        if code in files:
+            raise CorpusError(f"{folder}: both {files[code].name} and {file.name} are there; keep one of them")
+        files[code] = file
+    if not files:
+        raise CorpusError(f"{folder}: no <language>{suffix} files there")
+    return files
 
 
 def example_keys(corpus: str, ids: Iterable[str]) -> list[str]:

@@ -12,13 +12,18 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from clas_lens.vocabulary import PaddingSide
+from clas_lens.corpus.checks import listed_values, text_fault
+from clas_lens.vocabulary import PaddingSide, check_count
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
 CPU_BATCH_TOKENS = 1536
 
 
 TEXTS_AT_ONCE = 256  # what a tokenizer returns beside the ids, offsets and strings, is many times as large
+
+
+# So many characters hold more tokens than asked for, in any language; where they do not, twice as many are read.
+CHARS_A_TOKEN = 64
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,12 @@ def require_tokenizer(model: object) -> PreTrainedTokenizerBase:
 
 
 def bos_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text by itself: [BOS] (Llama, Gemma) or nothing (Qwen)."""
-    empty = tokenizer("", add_special_tokens=True)["input_ids"]
-    return empty[:1] if empty and empty[0] == tokenizer.bos_token_id else []
+    """What the tokenizer puts before a text by itself: [BOS] (Llama, Gemma), nothing (Qwen), or others (GLM's two)."""
+    whole, plain = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (True, False))
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return whole[:start]
+    return []
 
 
 def tokenize(
@@ -80,22 +88,40 @@ def tokenize(
 ) -> TokenizedTexts:
     """Tokenise texts one by one, cutting each at `max_tokens` ids (BOS included) and saying which were cut.
 
+    Names of special tokens within a text ("<bos>", "<|eot_id|>") are ordinary text, as they are in prompts.
+
     Raises:
-        ValueError: a text without a single token.
+        ValueError: a text without a single token, or what is no text.
     """
     prefix = bos_prefix(tokenizer)
+    if max_tokens is not None and check_count("max_tokens", max_tokens) <= len(prefix):
+        raise ValueError(f"max_tokens={max_tokens} leaves no room for content after {len(prefix)} BOS token(s)")
+    given = listed_values("texts", texts)
+    for position, text in enumerate(given):
+        wrong = text_fault(text)
+        if (wrong and not isinstance(text, str | None)) or (wrong and "surrogate" in wrong):
+            raise ValueError(f"text {position} {wrong}")
     plain: list[list[int]] = []
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        plain += tokenizer(list(texts[start : start + TEXTS_AT_ONCE]), add_special_tokens=False)["input_ids"]
-    # A text that brings its own BOS (a chat template as text) does not get a second one.
-    rows = [ids if prefix and ids[:1] == prefix else prefix + ids for ids in plain]
+    for start in range(0, len(given), TEXTS_AT_ONCE):
+        plain += _contents(tokenizer, given[start : start + TEXTS_AT_ONCE], max_tokens)
+    rows = [prefix + ids for ids in plain]
     for position, row in enumerate(rows):
         if len(row) == len(prefix):
-            raise ValueError(f"text {position} ({texts[position]!r}) has no tokens")
-    if max_tokens is not None and max_tokens <= len(prefix):
-        raise ValueError(f"max_tokens={max_tokens} leaves no room for content after {len(prefix)} BOS token(s)")
+            raise ValueError(f"text {position} ({given[position]!r}) has no tokens")
     truncated = tuple(i for i, row in enumerate(rows) if max_tokens is not None and len(row) > max_tokens)
     return TokenizedTexts(tuple(tuple(row[:max_tokens]) for row in rows), len(prefix), truncated)
+
+
+def _contents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
+    """Ids without BOS; of a text far longer than `max_tokens` only its beginning is read, with more ids than those."""
+    chars = None if max_tokens is None else max_tokens * CHARS_A_TOKEN
+    found = tokenizer([text[:chars] for text in texts], add_special_tokens=False, split_special_tokens=True)[
+        "input_ids"
+    ]
+    for place, text in enumerate(texts):
+        if chars is not None and max_tokens is not None and len(text) > chars and len(found[place]) <= max_tokens:
+            (found[place],) = _contents(tokenizer, [text], 2 * max_tokens)
+    return found
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, *, max_tokens: int | None = None) -> list[list[int]]:
@@ -105,8 +131,7 @@ def length_batches(lengths: Sequence[int], batch_size: int, *, max_tokens: int |
         batch_size: rows a batch, at most.
         max_tokens: padded tokens a batch, at most (a single longer text is a batch of its own).
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_count("batch_size", batch_size)
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         full = not batches or len(batches[-1]) == batch_size
@@ -130,6 +155,8 @@ def pad(
     device: torch.device | str = "cpu",
 ) -> TokenBatch:
     """Pad `ids[row] for row in rows` into one batch. Padding is filled with token 0; the masks say where it is."""
+    if side not in ("left", "right"):
+        raise ValueError(f"unknown padding side {side!r}; available: 'left', 'right'")
     width = max(len(ids[row]) for row in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     attention = torch.zeros(len(rows), width, dtype=torch.long)

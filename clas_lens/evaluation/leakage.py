@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from clas_lens.corpus.content import CONTENT_PREFIX
 from clas_lens.steering.intervention import Intervention
 from clas_lens.tasks.base import Task
 
@@ -19,8 +20,14 @@ def overlapping(task: Task, intervention: Intervention | None) -> frozenset[str]
     """The keys of the task's examples that share a unit (article, premise, passage) with what is behind an intervention."""
     if intervention is None:
         return frozenset()
-    behind = {task.units[key] for key in examples_behind(intervention) if key in task.units}
+    behind = {task.units[name] for key in examples_behind(intervention) for name in _names(key) if name in task.units}
     return frozenset(key for key in task.example_keys() if task.units[key] in behind)
+
+
+def _names(key: str) -> tuple[str, ...]:
+    """A key, and the name of the text alone where the key tells it (`text/<hash>/<id>`): ids and rows may be others."""
+    parts = key.split("/", 2)
+    return (key, "/".join(parts[:2])) if len(parts) == 3 and f"{parts[0]}/" == CONTENT_PREFIX else (key,)
 
 
 def check_overlap(task: Task, interventions: Mapping[str, Intervention | None]) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.hooked import retype, to_hooked_transformer
 from clas_lens.models.loading import ModelLoadError, quiet_transformers
+from clas_lens.models.own_tools import keep_own_tools, taken_as_it_is
 from clas_lens.models.sites import LensModel, check_mlp_hooks
 from clas_lens.vocabulary import Backend
 
@@ -92,9 +93,6 @@ def _load_from_disk(name: str, backend: Backend, dtype: torch.dtype | None, devi
             Exception
         ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError, SafetensorError ...
             raise ModelLoadError(f"{checkpoint.folder} could not be loaded: {type(error).__name__}: {error}") from error
-    if tokenizer.bos_token_id in tokenizer("")["input_ids"]:
-        # TransformerLens loads a second tokenizer, to put BOS in front, unless this one says that it does so itself.
-        tokenizer.init_kwargs.setdefault("add_bos_token", True)
     hf_model.eval().requires_grad_(False).to(device)
     return _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder)
 
@@ -119,15 +117,17 @@ def _wrap(
     name: str,
     folder: Path | None,
 ) -> LensModel:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), taken_as_it_is(tokenizer):
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         match backend:
             case "hooked":
-                return to_hooked_transformer(hf_model, tokenizer, name=name, folder=folder)
+                model: LensModel = to_hooked_transformer(hf_model, tokenizer, name=name, folder=folder)
             case "bridge":
-                return _to_bridge(hf_model, tokenizer, name)
+                model = _to_bridge(hf_model, tokenizer, name)
             case _:
                 raise ModelLoadError(f"unknown backend {backend!r}; available: 'hooked', 'bridge'")
+    keep_own_tools(model, hf_model, tokenizer)
+    return model
 
 
 def _to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> TransformerBridge:

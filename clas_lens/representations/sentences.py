@@ -273,6 +273,7 @@ def unread_representations(
     intervention: Intervention | None,
 ) -> Representations:
     """Representations of no language yet, that say what they will be of; `texts` has what will be read in each."""
+    content = list(dict.fromkeys(corpus.content))
     return Representations(
         torch.zeros(0, len(corpus), len(layers), model.cfg.d_model),
         (),
@@ -282,7 +283,11 @@ def unread_representations(
         None if intervention is None else intervention.fingerprint(),
         describe_model(model),
         {
-            code: {"fingerprint": content_key(corpus.ids, tokens.ids), "truncated": len(tokens.truncated)}
+            code: {
+                "fingerprint": content_key(corpus.ids, tokens.ids),
+                "truncated": len(tokens.truncated),
+                "content": content,
+            }
             for code, tokens in texts.items()
         },
         corpus.name,

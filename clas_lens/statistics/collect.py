@@ -93,7 +93,11 @@ def collect_statistics(
             example_ids=corpus.ids,
             model=described,
             settings=settings,
-            text={"fingerprint": content_key(corpus.ids, held.ids), "truncated": len(held.truncated)},
+            text={
+                "fingerprint": content_key(corpus.ids, held.ids),
+                "truncated": len(held.truncated),
+                "content": list(dict.fromkeys(corpus.content)),
+            },
         )
         for code, held in texts.items()
     }

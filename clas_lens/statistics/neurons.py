@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.artifacts import ArtifactError, keep, provenance
+from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.display import card, line, listed
 from clas_lens.statistics.accumulator import NeuronAccumulator
@@ -219,6 +220,7 @@ class NeuronStatistics:
             code: {
                 "fingerprint": f"{here['fingerprint']}+{other.texts[code]['fingerprint']}",
                 "truncated": here["truncated"] + other.texts[code]["truncated"],
+                "content": [*here.get("content", ()), *other.texts[code].get("content", ())],
             }
             for code, here in self.texts.items()
         }
@@ -236,8 +238,14 @@ class NeuronStatistics:
         return {
             "pooling": self.pooling,
             "settings": dict(self.settings),
-            "example_keys": example_keys(self.settings.get("corpus", "texts"), self.example_ids),
-            "texts": {code: {**self.texts.get(code, {}), "n_samples": n} for code, n in counts},
+            "example_keys": [
+                *example_keys(self.settings.get("corpus", "texts"), self.example_ids),
+                *texts_behind(self.texts),
+            ],
+            "texts": {
+                code: {**{k: v for k, v in self.texts.get(code, {}).items() if k != "content"}, "n_samples": n}
+                for code, n in counts
+            },
         }
 
     def select(self, languages: Sequence[str]) -> "NeuronStatistics":

@@ -1,6 +1,6 @@
 """Greedy generation that is batched, exact and steerable: our own masks, a KV cache, no logits that nobody reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, toke
 from clas_lens.models.decoding import Decoder, make_decoder
 from clas_lens.models.sites import LensModel, device_of
 from clas_lens.steering.steer import steerings_on
+from clas_lens.vocabulary import check_count
 
 Prompt: TypeAlias = str | Sequence[int]
 
@@ -35,9 +36,9 @@ def generate(
     length and rows that have finished are dropped.
 
     Args:
-        prompts: texts, which get the tokenizer's BOS, or lists of token ids, which are taken as they are (the output of a
-            chat template, say).
-        max_new_tokens: at most; a row stops early at an end-of-sequence or end-of-turn token.
+        prompts: texts, which get the tokenizer's BOS and in which names of special tokens are ordinary text, or lists of
+            token ids, which are taken as they are (the output of a chat template, say).
+        max_new_tokens: at most; a row stops early at an end token (`end_token_ids`).
         stop_at_newline: also stop a row at the first newline after its first visible character.
 
     Returns:
@@ -70,10 +71,7 @@ def generate_tokens(
     Raises:
         ValueError: no prompts, an empty prompt, or a prompt that leaves no room for new tokens in the model's context.
     """
-    if not prompts:
-        raise ValueError("no prompts given")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    check_count("max_new_tokens", max_new_tokens)
     ids = prompt_ids(model, prompts)
     longest = max(len(row) for row in ids)
     if longest + max_new_tokens > model.cfg.n_ctx:
@@ -151,23 +149,65 @@ def greedy(
 
 
 def prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-    """Token ids of prompts: texts get the tokenizer's BOS, lists of ids are taken as they are."""
-    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-    if len(texts) not in (0, len(prompts)):
+    """Token ids of prompts: texts get the tokenizer's BOS, lists of ids are taken as they are.
+
+    Raises:
+        ValueError: no list of prompts, an empty one, or one that is neither a text nor token ids of the model.
+    """
+    given = checked_prompts(prompts)
+    if isinstance(given[0], str):
+        return list(tokenize(require_tokenizer(model), given).ids)
+    size = model.cfg.d_vocab
+    for place, ids in enumerate(given):
+        odd = [token for token in ids if not 0 <= token < size]
+        if odd:
+            raise ValueError(f"prompt {place}: token id {odd[0]} is not in the model's vocabulary of {size}")
+    return given
+
+
+def checked_prompts(prompts: Any) -> list[Any]:
+    """Prompts as a list of texts or a list of tuples of token ids.
+
+    Raises:
+        ValueError: a single prompt, no prompts, an empty prompt, texts and ids mixed, or what is neither.
+    """
+    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+        raise ValueError(
+            f"prompts must be a list of texts or of lists of token ids, got {prompts!r}: give [prompt] for one"
+        )
+    given = list(prompts)
+    if not given:
+        raise ValueError("no prompts given")
+    if all(isinstance(prompt, str) for prompt in given):
+        return given
+    if any(isinstance(prompt, str) for prompt in given):
         raise ValueError("prompts must be all texts or all lists of token ids")
-    if texts:
-        return list(tokenize(require_tokenizer(model), texts).ids)
-    ids = [tuple(int(token) for token in prompt) for prompt in prompts]
-    if not all(ids):
-        raise ValueError(f"prompt {ids.index(())} is empty")
-    return ids
+    rows = []
+    for place, prompt in enumerate(given):
+        tokens = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        if not isinstance(tokens, list | tuple) or not all(hasattr(token, "__index__") for token in tokens):
+            raise ValueError(f"prompt {place} is neither a text nor a list of token ids but {prompt!r}")
+        if not tokens:
+            raise ValueError(f"prompt {place} is empty")
+        rows.append(tuple(int(token) for token in tokens))
+    return rows
 
 
 def end_token_ids(model: LensModel) -> set[int]:
-    """End-of-sequence and end-of-turn tokens of the model's tokenizer."""
+    """The tokens that end an answer.
+
+    Those of the model's own generation config, where it has a file of one; else what its configuration and its tokenizer
+    have as end of sequence, and the ends of turn that the tokenizer knows by name.
+    """
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        generation = getattr(getattr(model, "original_model", None), "generation_config", None)
+    listed: Any = getattr(generation, "eos_token_id", None)
+    ends = set() if listed is None else {int(one) for one in (listed if isinstance(listed, list | tuple) else [listed])}
+    if ends and not getattr(generation, "_from_model_config", False):
+        return ends
     tokenizer = require_tokenizer(model)
     # Asking for a few names; get_vocab() takes half a second where there are 262,144. An unknown name gives the unknown token.
-    ends = set()
     for name in END_OF_TURN:
         token: Any = tokenizer.convert_tokens_to_ids(name)
         if token is not None and tokenizer.convert_ids_to_tokens(token) == name:

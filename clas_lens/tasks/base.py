@@ -1,17 +1,19 @@
 """What a task is to the evaluation loop, and what the tasks share."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items
-from clas_lens.corpus.splits import split_units
+from clas_lens.corpus.content import CONTENT_PREFIX, text_hash
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
+from clas_lens.tasks.chat import frame_settings
 from clas_lens.tasks.prompts import EncodedPrompt, uses_chat_template
-from clas_lens.vocabulary import Instruction, Part, PromptStyle, Use
+from clas_lens.vocabulary import Instruction, PromptStyle, Use, check_languages
 
 
 class TaskError(ValueError):
@@ -28,6 +30,8 @@ class Example:
         group: what is resampled together: the paragraph (XQuAD), the premise (XNLI).
         gold: the label, or the answer text.
         fields: the texts, and what else scoring needs.
+        content: a hash of the premise or paragraph, by which the example is known again under any name; "" if it is known
+            by its id.
     """
 
     id: str
@@ -35,6 +39,7 @@ class Example:
     group: str
     gold: int | str
     fields: Mapping[str, Any]
+    content: str = ""
 
 
 @runtime_checkable
@@ -91,11 +96,14 @@ class Task(Protocol):
 
     @property
     def units(self) -> Mapping[str, str]:
-        """The unit of every example of the whole data set by its key `<data set>/<id>`, also of those not evaluated."""
+        """The unit of every example of the whole data set by its key, also of those not evaluated.
+
+        It may also hold the units of texts, by `text/<hash>` (`clas_lens.corpus.content`).
+        """
         ...
 
     def key(self, example: Example) -> str:
-        """The name under which an example is known across corpora and tasks: `<data set>/<id>`."""
+        """The name under which an example is known: `<data set>/<id>`, or `text/<hash>/<id>` where its text tells it."""
         ...
 
     def example_keys(self) -> frozenset[str]:
@@ -211,9 +219,12 @@ class ParallelTask:
     """What tasks over parallel examples share: which examples there are, in which languages, under which keys.
 
     Attributes:
-        dataset: where the examples come from; `<dataset>/<id>` is an example's key, also in what `Clas` was measured on.
+        dataset: where the examples come from; `<dataset>/<id>` is the key of an example that is known by its id.
         chosen: language to the examples that are evaluated.
-        units: the unit of every example of the whole data set, by key.
+        units: the unit of every example of the whole data set, by key, and of its texts in every language, by
+            `text/<hash>`.
+        data: a hash of what was read: ids, premises or paragraphs, and the first language's texts and answers.
+        dropped: how many rows were left out because something in them was bad (`on_bad="drop"`).
     """
 
     name: ClassVar[str]
@@ -227,24 +238,42 @@ class ParallelTask:
     dataset: str
     chosen: Mapping[str, tuple[Example, ...]]
     units: Mapping[str, str]
+    data: str
+    dropped: int
 
-    def _hold(self, loaded: Mapping[str, Sequence[Example]], part: Part | None, split_seed: int) -> None:
-        """Keep a part or a sample of what was loaded; for the constructors of frozen dataclasses."""
-        source, limit, seed = (getattr(self, option) for option in ("source", "limit", "seed"))
+    def _hold(
+        self,
+        loaded: Mapping[str, Sequence[Example]],
+        available: Sequence[int],
+        texts: Iterable[tuple[str, str]],
+        *,
+        data: str,
+        dropped: int = 0,
+    ) -> None:
+        """Keep some rows, or a sample of them, of what was loaded; for the constructors of frozen dataclasses.
+
+        Args:
+            available: the rows of the part that was asked for.
+            texts: every text by which a unit is known, with the unit.
+        """
+        limit, seed = (getattr(self, option) for option in ("limit", "seed"))
         rows = next(iter(loaded.values()))
-        available = range(len(rows)) if part is None else split_units([row.unit for row in rows], split_seed)[part]
         kept = list(available)
         if limit is not None:
-            if not 1 <= limit <= len(kept):
+            if isinstance(limit, bool) or not isinstance(limit, Integral) or not 1 <= int(limit) <= len(kept):
                 raise TaskError(f"{self.name}: asked for {limit} examples of {len(kept)}")
-            kept = sorted(random.Random(seed).sample(kept, limit))
-        dataset = "bundled" if source == "bundled" else self.name
+            kept = sorted(random.Random(seed).sample(kept, int(limit)))
+        if not kept:
+            raise TaskError(f"{self.name}: none of the {len(rows)} examples is of the part that was asked for")
+        object.__setattr__(self, "dataset", "bundled" if getattr(self, "source", "") == "bundled" else self.name)
         values = {
             "languages": tuple(loaded),
-            "dataset": dataset,
             "chosen": {code: tuple(of[row] for row in kept) for code, of in loaded.items()},
-            "units": {f"{dataset}/{row.id}": row.unit for row in rows}
-            | (dict(_bundled_units()) if source == "bundled" else {}),
+            "units": {f"{CONTENT_PREFIX}{text_hash(text)}": unit for text, unit in texts}
+            | {self.key(row): row.unit for row in rows}
+            | (dict(_bundled_units()) if self.dataset == "bundled" else {}),
+            "data": data,
+            "dropped": dropped,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -265,7 +294,7 @@ class ParallelTask:
 
     def key(self, example: Example) -> str:
         """The name under which an example is known across corpora and tasks."""
-        return f"{self.dataset}/{example.id}"
+        return f"{CONTENT_PREFIX}{example.content}/{example.id}" if example.content else f"{self.dataset}/{example.id}"
 
     def example_keys(self) -> frozenset[str]:
         """The keys of the examples that are evaluated."""
@@ -275,10 +304,28 @@ class ParallelTask:
 def _bundled_units() -> Iterator[tuple[str, str]]:
     """Every text of the bundled corpus by key: the passage of a question is the premise of three hypotheses."""
     for item in bundled_items("en"):
+        yield f"{CONTENT_PREFIX}{text_hash(item.passage)}", item.id
         for text in BUNDLED_TEXT_FIELDS:
             yield f"bundled/{item.id}/{text}", item.id
 
 
-def prompt_settings(task: ParallelTask, version: str, style: PromptStyle, names: Sequence[str]) -> dict[str, Any]:
-    """What a task's rows depend on: the prompt's version and style, and the named options."""
-    return {"task": task.name, "prompt": version, "style": style, **{name: getattr(task, name) for name in names}}
+def checked_languages(task: str, languages: Any) -> tuple[str, ...]:
+    """The languages asked for, each once; none for all that there are."""
+    if isinstance(languages, Sized) and not isinstance(languages, str) and not len(languages):
+        return ()
+    return check_languages(languages, task)
+
+
+def prompt_settings(task: ParallelTask, version: str, model: LensModel, names: Sequence[str]) -> dict[str, Any]:
+    """What a task's rows depend on: the prompt's version and style, the tokens around it, the data, the named options."""
+    style = prompt_style(model, getattr(task, "style", None))
+    tokenizer = require_tokenizer(model)
+    return {
+        "task": task.name,
+        "prompt": version,
+        "style": style,
+        **frame_settings(tokenizer, style, getattr(task, "chat_template_kwargs", None)),
+        "data": task.data,
+        "dropped": task.dropped,
+        **{name: getattr(task, name) for name in names},
+    }

@@ -4,13 +4,15 @@ Texts of data sets are never templates: braces in a context stay what they are, 
 the context of a prompt is ever cut, never its question or its answer cue.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from clas_lens.corpus.tokens import bos_prefix
+from clas_lens.corpus.tokens import CHARS_A_TOKEN, bos_prefix
 from clas_lens.models.presets import PRESETS
+from clas_lens.tasks.chat import chat_ids
 from clas_lens.tasks.wording import Wording, load_wording
 from clas_lens.vocabulary import Instruction, PromptStyle, check_language
 
@@ -23,6 +25,10 @@ XQUAD_PROMPT_VERSION = "xquad-v1"
 # The label digit starts a line. "Answer:" alone would put the mass on a space (Llama 3.1 and Qwen 2.5 have no token " 0");
 # after a newline the next token is the bare digit, as it is after the assistant header of a chat, which ends in one too.
 LABEL_BREAK = "\n"
+
+
+# How many tokens fewer a context can have where it meets the rest of a prompt.
+TOKENS_THAT_JOIN = 2
 
 
 def _asked_in(language: str, instruction: Instruction) -> Wording:
@@ -110,6 +116,7 @@ def encode_prompt(
     *,
     style: PromptStyle,
     max_tokens: int | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> EncodedPrompt:
     """Token ids of a prompt, with the end of its context cut off where the whole would exceed `max_tokens`.
 
@@ -118,36 +125,53 @@ def encode_prompt(
 
     Args:
         style: "plain" puts the tokenizer's BOS before the text. "chat" makes the text a user message, without white space
-            at its end, in the tokenizer's chat template, which writes its own BOS; ids then end with the assistant header.
+            at its end, in the tokenizer's chat template; the tokenizer's BOS comes first there too, once, and ids end with
+            the assistant header.
         max_tokens: everything included. A text without a context is never cut.
+        chat_template_kwargs: for the template, over `clas_lens.tasks.chat.DEFAULTS`.
 
     Raises:
-        ValueError: what may not be cut exceeds `max_tokens`, or "chat" with a tokenizer that has no chat template.
+        ValueError: what may not be cut exceeds `max_tokens`, or "chat" with a tokenizer that has no chat template, or one
+            that fails, leaves the message out or starts to think.
     """
     parts = PromptParts("", "", prompt) if isinstance(prompt, str) else prompt
 
     def ids_with(context: str) -> tuple[int, ...]:
-        return _token_ids(tokenizer, parts.before + context + parts.after, style)
+        return _token_ids(tokenizer, parts.before + context + parts.after, style, chat_template_kwargs)
 
-    whole = ids_with(parts.context)
-    if max_tokens is None or len(whole) <= max_tokens:
-        return EncodedPrompt(whole, truncated=False, kept_chars=len(parts.context))
+    if max_tokens is None:
+        return EncodedPrompt(ids_with(parts.context), truncated=False, kept_chars=len(parts.context))
+    context, ends = _beginning(tokenizer, parts.context, max_tokens)
+    whole = ids_with(context)
+    if len(whole) <= max_tokens and context == parts.context:
+        return EncodedPrompt(whole, truncated=False, kept_chars=len(context))
     bare = ids_with("")
     if len(bare) > max_tokens:
         raise ValueError(
             f"the prompt has {len(bare)} tokens without its context, which alone may be cut, and max_tokens is "
             f"{max_tokens}: raise max_tokens"
         )
-    encoding = tokenizer(
-        parts.context, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-    )
-    ends = [end for _, end in encoding["offset_mapping"]]
     # Where the context meets the rest tokens join or part, so the count is known only once the shortened text is encoded.
-    for end in reversed(ends[: max_tokens - len(bare)]):
-        ids = ids_with(parts.context[:end])
+    room = max_tokens - min(len(bare), len(whole) - len(ends))
+    for end in dict.fromkeys(reversed(ends[: room + TOKENS_THAT_JOIN])):
+        ids = ids_with(context[:end])
         if len(ids) <= max_tokens:
             return EncodedPrompt(ids, truncated=True, kept_chars=end)
     return EncodedPrompt(bare, truncated=True, kept_chars=0)
+
+
+def _beginning(tokenizer: PreTrainedTokenizerBase, context: str, max_tokens: int) -> tuple[str, list[int]]:
+    """So much of a context that it has over `max_tokens` tokens, or all of it; and where each of its tokens ends."""
+    chars = max_tokens * CHARS_A_TOKEN
+    while True:
+        part = context[:chars]
+        encoding: Any = tokenizer(
+            part, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        ends = [end for _, end in encoding["offset_mapping"]]
+        if len(part) == len(context) or len(ends) > max_tokens + TOKENS_THAT_JOIN:
+            return part, ends
+        chars *= 2
 
 
 def resolve_label_ids(
@@ -176,21 +200,18 @@ def resolve_label_ids(
     return entailment, neutral, contradiction
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str, style: PromptStyle) -> tuple[int, ...]:
-    ids: Any
+def _token_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    style: PromptStyle,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
     match style:
         case "plain":
-            content = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+            content: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
             ids = [*bos_prefix(tokenizer), *content["input_ids"]]
         case "chat":
-            if not tokenizer.chat_template:
-                raise ValueError("this tokenizer has no chat template: use style='plain'")
-            ids = tokenizer.apply_chat_template(
-                [{"role": "user", "content": text.rstrip()}],
-                add_generation_prompt=True,
-                return_dict=False,
-                sanitize_control_tokens=True,
-            )
+            ids = chat_ids(tokenizer, text, chat_template_kwargs)
         case _:
             raise ValueError(f"unknown prompt style {style!r}; available: 'plain', 'chat'")
     return tuple(int(token) for token in ids)

@@ -1,12 +1,16 @@
 """XNLI: does the premise entail the hypothesis? One forward pass, the logits of three digits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from clas_lens.corpus.bundled import bundled_items, bundled_languages
+from clas_lens.corpus.checks import fields_fault
+from clas_lens.corpus.content import text_hash
+from clas_lens.corpus.sources import Columns, load_columns
+from clas_lens.corpus.splits import split_units
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
@@ -16,13 +20,14 @@ from clas_lens.tasks.base import (
     ParallelTask,
     TaskError,
     TaskOptions,
+    checked_languages,
     limit_of,
     prompt_settings,
     prompt_style,
     room,
 )
 from clas_lens.tasks.prompts import XNLI_PROMPT_VERSION, EncodedPrompt, encode_prompt, resolve_label_ids, xnli_prompt
-from clas_lens.vocabulary import Instruction, PromptStyle, Use
+from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -44,9 +49,12 @@ class XNLI(ParallelTask):
         style: "chat" or "plain"; default chat for instruct models and plain for base models.
         max_tokens: a longer prompt raises; nothing of a premise or a hypothesis can be cut without changing the label.
         label_mass: False unembeds the three digits only and leaves `label_mass` empty.
+        chat_template_kwargs: for the chat template, over `clas_lens.tasks.chat.DEFAULTS` (a fixed date, no thinking).
+        on_bad: "raise" at a row with an unknown label or a text that cannot be read, or "drop" such rows, counted in
+            `dropped`.
 
     Raises:
-        CorpusError: a source that is not there or has no such language.
+        CorpusError: a source that is not there or has no such language, or a bad row, by file and line.
         TaskError: more examples asked for than there are.
     """
 
@@ -59,9 +67,13 @@ class XNLI(ParallelTask):
     style: PromptStyle | None = None
     max_tokens: int | None = None
     label_mass: bool = True
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    on_bad: OnBad = "raise"
     dataset: str = field(init=False, repr=False)
     chosen: Mapping[str, tuple[Example, ...]] = field(init=False, repr=False, compare=False)
     units: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    data: str = field(init=False, repr=False)
+    dropped: int = field(init=False, repr=False)
 
     name: ClassVar[str] = "xnli"
     title: ClassVar[str] = "XNLI"
@@ -100,14 +112,30 @@ class XNLI(ParallelTask):
     def __post_init__(self) -> None:
         if self.split not in ("validation", "test"):
             raise TaskError(f"xnli: no split {self.split!r}; available: validation, test")
+        languages = checked_languages(self.name, self.languages)
         if self.source == "bundled":
-            self._hold(_bundled(self.languages), "tuning" if self.split == "validation" else "test", 0)
-        else:
-            self._hold(_load(self), None, 0)
+            loaded = _bundled(languages)
+            rows = next(iter(loaded.values()))
+            part: Part = "tuning" if self.split == "validation" else "test"
+            self._hold(loaded, split_units([row.unit for row in rows], 0)[part], _texts(loaded), data="bundled")
+            return
+        columns = load_columns(
+            self.name,
+            str(self.source),
+            languages or None,
+            config="{}",
+            split=self.split,
+            fields=("premise", "hypothesis", "label"),
+            fault=row_fault,
+            on_bad=self.on_bad,
+        )
+        loaded = _examples(columns, str(self.source))
+        kept = range(len(columns.ids))
+        self._hold(loaded, kept, _texts(loaded), data=columns.fingerprint, dropped=columns.dropped)
 
     def settings(self, model: LensModel) -> dict[str, Any]:
-        style = prompt_style(model, self.style)
-        return prompt_settings(self, XNLI_PROMPT_VERSION, style, ("instruction", "max_tokens", "label_mass"))
+        options = ("instruction", "max_tokens", "label_mass", "on_bad")
+        return prompt_settings(self, XNLI_PROMPT_VERSION, model, options)
 
     def prompts(self, model: LensModel, language: str) -> list[EncodedPrompt]:
         tokenizer = require_tokenizer(model)
@@ -120,7 +148,7 @@ class XNLI(ParallelTask):
                 hypothesis=example.fields["hypothesis"],
                 instruction=self.instruction,
             )
-            prompt = encode_prompt(tokenizer, text, style=style)
+            prompt = encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
             if len(prompt.ids) > limit:
                 raise TaskError(
                     f"xnli: example {example.id!r} in {language!r} has {len(prompt.ids)} tokens, more than {limit}; a premise "
@@ -160,44 +188,58 @@ class XNLI(ParallelTask):
         }
 
 
-def _load(task: XNLI) -> dict[str, list[Example]]:
-    from clas_lens.corpus.sources import load_columns
+def row_fault(row: Mapping[str, Any]) -> str | None:
+    """What keeps a row from being an example of XNLI, or None."""
+    label = row.get("label")
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(LABELS):
+        hidden = ", as where a test set hides its labels" if label == -1 else ""
+        return f"'label' is {label!r}{hidden}, not 0 (entailment), 1 (neutral) or 2 (contradiction)"
+    return fields_fault(("premise", "hypothesis"), row)
 
-    columns = load_columns(
-        "xnli",
-        task.source,
-        task.languages or None,
-        config="{}",
-        split=task.split,
-        fields=("premise", "hypothesis", "label"),
-    )
+
+def _examples(columns: Columns, source: str) -> dict[str, list[Example]]:
     gold = columns.first("label")
-    units = _premises(columns.ids, gold, columns.first("premise"))
     for language, values in columns.values.items():
         if values["label"] != gold:
-            raise TaskError(f"xnli: the labels of {language!r} in {task.source} differ from the first language's")
+            raise TaskError(f"xnli: the labels of {language!r} in {source} differ from the first language's")
+    first_rows = _first_rows(gold, columns.reference)
+    contents = [text_hash(premise) for premise in columns.reference]
     return {
         language: [
-            Example(name, unit, unit, label, {"premise": premise, "hypothesis": hypothesis})
-            for name, unit, label, premise, hypothesis in zip(
-                columns.ids, units, gold, values["premise"], values["hypothesis"], strict=True
+            Example(
+                columns.ids[row],
+                contents[first],
+                columns.ids[first],
+                gold[row],
+                {"premise": values["premise"][row], "hypothesis": values["hypothesis"][row]},
+                contents[row],
             )
+            for row, first in enumerate(first_rows)
         ]
         for language, values in columns.values.items()
     }
 
 
-def _premises(ids: Sequence[str], gold: Sequence[int], premises: Sequence[str]) -> list[str]:
-    """Which premise each row has, by the id of its first row.
+def _first_rows(gold: Sequence[int], premises: Sequence[str]) -> list[int]:
+    """The first row with the premise of each row.
 
     XNLI is triples of one premise with a hypothesis a label, the same in every language. Translations of one premise can
     differ within a triple, so only rows that do not come in such triples are told by the premise's text.
     """
     triples = [sorted(gold[row : row + 3]) for row in range(0, len(gold), 3)]
     if all(labels == [0, 1, 2] for labels in triples):
-        return [ids[row - row % 3] for row in range(len(ids))]
-    first_with: dict[str, str] = {}
-    return [first_with.setdefault(premise, row) for row, premise in zip(ids, premises, strict=True)]
+        return [row - row % 3 for row in range(len(gold))]
+    first_with: dict[str, int] = {}
+    return [first_with.setdefault(text_hash(premise), row) for row, premise in enumerate(premises)]
+
+
+def _texts(loaded: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, str]]:
+    """The texts by which a premise is known: itself, a hypothesis, and both together, in every language."""
+    for examples in loaded.values():
+        for example in examples:
+            premise, hypothesis = example.fields["premise"], example.fields["hypothesis"]
+            for text in (hypothesis, premise, f"{premise}\n{hypothesis}"):
+                yield text, example.unit
 
 
 def _bundled(languages: Sequence[str]) -> dict[str, list[Example]]:

@@ -1,12 +1,16 @@
 """XQuAD: read a paragraph, answer a question with words from it. Greedy, at most 32 new tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from clas_lens.corpus.bundled import bundled_items, bundled_languages
-from clas_lens.corpus.splits import SHARES, xquad_articles
+from clas_lens.corpus.checks import fields_fault, text_fault
+from clas_lens.corpus.content import text_hash
+from clas_lens.corpus.sources import Columns, load_columns
+from clas_lens.corpus.splits import SHARES, split_articles, split_units, xquad_articles
 from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.display import shortened
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.generate import first_line, greedy
@@ -16,6 +20,7 @@ from clas_lens.tasks.base import (
     ParallelTask,
     TaskError,
     TaskOptions,
+    checked_languages,
     limit_of,
     prompt_settings,
     prompt_style,
@@ -23,7 +28,7 @@ from clas_lens.tasks.base import (
 )
 from clas_lens.tasks.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, encode_prompt, xquad_prompt
 from clas_lens.tasks.scores import f1_segmented, squad_em, squad_f1
-from clas_lens.vocabulary import Instruction, Part, PromptStyle, Use
+from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use, check_count
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,15 @@ class XQuAD(ParallelTask):
         max_tokens: of the prompt; only the context is cut, at its end. Rows say whether (`truncated`) and whether a part of
             the gold answer went with it (`gold_lost`).
         max_new_tokens: of the answer.
-        stop_at_newline: end an answer at its first line.
+        stop_at_newline: end an answer at its first line. Without, rows also have the score of the first line alone
+            (`f1_first_line`).
+        chat_template_kwargs: for the chat template, over `clas_lens.tasks.chat.DEFAULTS` (a fixed date, no thinking).
+        on_bad: "raise" at a row whose answer is not where it should be or whose texts cannot be read, or "drop" such rows,
+            counted in `dropped`.
 
     Raises:
-        CorpusError: a source that is not there or has no such language.
+        CorpusError: a source that is not there or has no such language, a bad row, by file and line, or a part of other
+            paragraphs than XQuAD's.
         TaskError: more examples asked for than there are.
     """
 
@@ -59,19 +69,23 @@ class XQuAD(ParallelTask):
     max_tokens: int | None = None
     max_new_tokens: int = 32
     stop_at_newline: bool = False
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    on_bad: OnBad = "raise"
     dataset: str = field(init=False, repr=False)
     chosen: Mapping[str, tuple[Example, ...]] = field(init=False, repr=False, compare=False)
     units: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    data: str = field(init=False, repr=False)
+    dropped: int = field(init=False, repr=False)
 
     name: ClassVar[str] = "xquad"
     title: ClassVar[str] = "XQuAD"
     metric: ClassVar[str] = "f1"
     metric_title: ClassVar[str] = "token F1"
     row_columns: ClassVar[tuple[str, ...]] = (
-        *("id", "group", "gold", "prediction", "f1", "em", "f1_segmented"),
+        *("id", "group", "gold", "prediction", "f1", "em", "f1_segmented", "f1_first_line"),
         *("n_prompt_tokens", "n_new_tokens", "stopped", "truncated", "gold_lost"),
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper_alphas: ClassVar[tuple[float, ...]] = tuple(float(alpha) for alpha in range(-4, 5))  # of its Figure 5
 
     @classmethod
@@ -111,13 +125,31 @@ class XQuAD(ParallelTask):
     def __post_init__(self) -> None:
         if self.part not in (None, *SHARES):
             raise TaskError(f"xquad: no part {self.part!r}; available: {', '.join(SHARES)}, or None for all")
-        loaded = _bundled(self.languages) if self.source == "bundled" else _load(self)
-        self._hold(loaded, self.part, self.split_seed)
+        check_count("xquad: max_new_tokens", self.max_new_tokens)
+        languages = checked_languages(self.name, self.languages)
+        if self.source == "bundled":
+            loaded = _bundled(languages)
+            units = [row.unit for row in next(iter(loaded.values()))]
+            kept = range(len(units)) if self.part is None else split_units(units, self.split_seed)[self.part]
+            self._hold(loaded, kept, _texts(loaded), data="bundled")
+            return
+        columns = load_columns(
+            self.name,
+            str(self.source),
+            languages or None,
+            config="xquad.{}",
+            split="validation",
+            fields=("context", "question", "answers"),
+            fault=row_fault,
+            on_bad=self.on_bad,
+        )
+        loaded, contexts = _examples(columns), columns.reference
+        kept = range(len(contexts)) if self.part is None else split_articles(contexts, self.split_seed)[self.part]
+        self._hold(loaded, kept, _texts(loaded), data=columns.fingerprint, dropped=columns.dropped)
 
     def settings(self, model: LensModel) -> dict[str, Any]:
-        style = prompt_style(model, self.style)
-        options = ("instruction", "max_tokens", "max_new_tokens", "stop_at_newline")
-        return prompt_settings(self, XQUAD_PROMPT_VERSION, style, options)
+        options = ("instruction", "max_tokens", "max_new_tokens", "stop_at_newline", "on_bad")
+        return prompt_settings(self, XQUAD_PROMPT_VERSION, model, options)
 
     def prompts(self, model: LensModel, language: str) -> list[EncodedPrompt]:
         tokenizer = require_tokenizer(model)
@@ -133,6 +165,7 @@ class XQuAD(ParallelTask):
                 ),
                 style=style,
                 max_tokens=limit,
+                chat_template_kwargs=self.chat_template_kwargs,
             )
             for example in self.examples(language)
         ]
@@ -163,6 +196,7 @@ class XQuAD(ParallelTask):
             "f1": float(squad_f1(text, [gold])),
             "em": float(squad_em(text, [gold])),
             "f1_segmented": float(f1_segmented(text, [gold], language)),
+            "f1_first_line": float(squad_f1(first_line(text), [gold])),
             "n_prompt_tokens": len(prompt.ids),
             "n_new_tokens": n_new_tokens,
             "stopped": stopped,
@@ -171,35 +205,58 @@ class XQuAD(ParallelTask):
         }
 
 
-def _load(task: XQuAD) -> dict[str, list[Example]]:
-    from clas_lens.corpus.sources import load_columns
+def row_fault(row: Mapping[str, Any]) -> str | None:
+    """What keeps a row from being an example of XQuAD, or None."""
+    wrong = fields_fault(("context", "question"), row)
+    if wrong:
+        return wrong
+    answers = row.get("answers")
+    if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= set(answers):
+        return f"'answers' is {shortened(repr(answers))}, not {{'text': [...], 'answer_start': [...]}}"
+    texts, starts = answers["text"], answers["answer_start"]
+    if not (isinstance(texts, list) and isinstance(starts, list) and texts and len(texts) == len(starts)):
+        return f"'answers' has the texts {shortened(repr(texts))} at {shortened(repr(starts))}: two lists of one length"
+    for text, start in zip(texts, starts, strict=True):
+        wrong = text_fault(text)
+        if wrong:
+            return f"an answer's 'text' {wrong}"
+        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
+            return f"'answer_start' is {start!r}, not a place in the context"
+        found = row["context"][start : start + len(text)]
+        if found != text:
+            return f"the answer {shortened(text)!r} is not at {start} of the context, where {shortened(found)!r} stands"
+    return None
 
-    columns = load_columns(
-        "xquad",
-        task.source,
-        task.languages or None,
-        config="xquad.{}",
-        split="validation",
-        fields=("context", "question", "answers"),
-    )
-    contexts = columns.first("context")
-    names = {context: f"paragraph-{place}" for place, context in enumerate(dict.fromkeys(contexts))}
-    articles = xquad_articles(contexts)
+
+def _examples(columns: Columns) -> dict[str, list[Example]]:
+    contents = [text_hash(context) for context in columns.reference]
+    names = {content: f"paragraph-{place}" for place, content in enumerate(dict.fromkeys(contents))}
+    units = xquad_articles(columns.reference) or contents
     return {
         language: [
             Example(
                 name,
-                article,
-                names[first],
+                unit,
+                names[content],
                 answers["text"][0],
                 {"context": context, "question": question, "answer_start": answers["answer_start"][0]},
+                content,
             )
-            for name, article, first, context, question, answers in zip(
-                columns.ids, articles, contexts, values["context"], values["question"], values["answers"], strict=True
+            for name, unit, content, context, question, answers in zip(
+                columns.ids, units, contents, values["context"], values["question"], values["answers"], strict=True
             )
         ]
         for language, values in columns.values.items()
     }
+
+
+def _texts(loaded: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, str]]:
+    """The texts by which a paragraph is known: itself, a question, and both together, in every language."""
+    for examples in loaded.values():
+        for example in examples:
+            context, question = example.fields["context"], example.fields["question"]
+            for text in (question, context, f"{context}\n{question}"):
+                yield text, example.unit
 
 
 def _bundled(languages: Sequence[str]) -> dict[str, list[Example]]:

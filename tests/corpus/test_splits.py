@@ -1,5 +1,8 @@
 """No article, premise or passage is on both sides of a split."""
 
+import random
+from dataclasses import replace
+
 import pytest
 from tiny import shared_data
 
@@ -27,12 +30,27 @@ def test_few_units_still_make_three_parts(count):
         split_units(["a", "b", "a"])
 
 
-def test_paragraphs_are_articles_by_fives_only_in_the_whole_of_xquad():
-    whole = [f"c{row // 2}" for row in range(480)]
-    articles = xquad_articles(whole)
-    assert articles[:11] == ["article-0"] * 10 + ["article-1"]
-    assert len(set(articles)) == 48
-    assert len(set(xquad_articles(whole[:100]))) == 50
+def test_articles_are_known_by_their_paragraphs_in_any_order_and_language():
+    folder = shared_data("data", "xquad")
+    corpus = cl.ParallelCorpus.xquad(folder, ["en", "th"])
+    places = {context: place for place, context in enumerate(dict.fromkeys(corpus.groups))}
+    expected = [f"article-{places[context] // 5}" for context in corpus.groups]
+    assert xquad_articles(corpus.groups) == expected
+    order = random.Random(0).sample(range(len(corpus)), 700)
+    shuffled = corpus.take(order)
+    assert xquad_articles(shuffled.groups) == [expected[row] for row in order]
+    thai = cl.ParallelCorpus.xquad(folder, ["th"])
+    assert xquad_articles(thai.groups) == expected
+    whole = set(corpus_part(corpus, "tuning").ids)
+    assert set(corpus_part(shuffled, "tuning").ids) == whole & set(shuffled.ids)
+
+
+def test_other_paragraphs_are_not_split_by_article():
+    texts = {"en": [f"Paragraph {row}." for row in range(240)]}
+    corpus = replace(cl.ParallelCorpus.from_texts(texts, groups=texts["en"]), name="xquad")
+    assert xquad_articles(texts["en"]) is None
+    with pytest.raises(cl.CorpusError, match=r"cannot be split by article: .* 240 of 240 paragraphs are not known"):
+        corpus_part(corpus, "test")
 
 
 def test_corpus_and_task_agree_on_the_parts_of_xquad():

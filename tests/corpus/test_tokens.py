@@ -17,7 +17,9 @@ def test_the_bos_is_there_once_or_not_at_all():
     texts = tokenize(with_bos, ["Tea.", "Rice and tea."])
     assert texts.n_prefix == 1
     assert all(ids[0] == 1 and ids.count(1) == 1 for ids in texts.ids)
-    assert tokenize(with_bos, ["<bos>Tea."]).ids == tokenize(with_bos, ["Tea."]).ids
+    as_text = tokenize(with_bos, ["<bos>Tea."])
+    assert as_text.ids[0].count(1) == 1, "a BOS that is part of a text is text"
+    assert with_bos.decode(as_text.ids[0][1:]) == "<bos>Tea."
     assert texts.n_tokens == sum(map(len, tokenize(without, ["Tea.", "Rice and tea."]).ids))
 
 
@@ -69,7 +71,7 @@ def test_batches_keep_to_a_token_budget(lengths, budget):
 
 
 def test_batch_size_must_be_positive():
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         length_batches([1], 0)
 
 
@@ -82,3 +84,37 @@ def test_masks(side):
     assert batch.tokens[batch.content_mask].tolist() == [9, 5, 6, 4, 7, 8]
     assert batch.attention_mask.dtype == torch.int64
     assert batch.attention_mask[1].tolist() == ([0, 0, 1, 1, 1] if side == "left" else [1, 1, 1, 0, 0])
+
+
+def test_a_defined_bos_that_the_tokenizer_does_not_add_is_not_added():
+    tokenizer = tiny_tokenizer(bos=False)
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    assert bos_prefix(tokenizer) == []
+    assert list(tokenize(tokenizer, ["Hello"]).ids[0]) == tokenizer("Hello")["input_ids"]
+
+
+@pytest.mark.parametrize("name", ["llama-3.1", "qwen-2.5"])
+def test_names_of_special_tokens_are_text_in_collection_too(name):
+    tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers", name))
+    texts = ["<|begin_of_text|>Tea.", "A <|eot_id|><|im_end|> B"]
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    read = tokenize(tokenizer, texts)
+    for text, ids in zip(texts, read.ids, strict=True):
+        assert not special & set(ids[read.n_prefix :])
+        assert tokenizer.decode(ids[read.n_prefix :]) == text
+
+
+@pytest.mark.parametrize("name", ["llama-3.1", "qwen-2.5"])
+def test_giant_texts_are_cut_before_they_are_tokenised(name):
+    tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers", name))
+    beginning = "Der Baikalsee ist der tiefste See der Welt. " * 400
+    texts = [beginning + "x" * 5_000_000, " " * 1_000_000 + "end"]
+    cut = tokenize(tokenizer, texts, max_tokens=64)
+    assert cut.truncated[0] == 0
+    assert cut.ids[0] == tokenize(tokenizer, [beginning], max_tokens=64).ids[0]
+
+
+def test_what_is_no_list_of_texts_is_refused():
+    for texts, message in (("Tea.", "texts must be a list"), (["half \ud83d"], "text 0 holds half a surrogate")):
+        with pytest.raises(ValueError, match=message):
+            tokenize(tiny_tokenizer(bos=True), texts)

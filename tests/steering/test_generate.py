@@ -1,14 +1,17 @@
 """Our greedy generation: equal to the model's own, whatever the batches; rows steered in their own language."""
 
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import tiny_hf_model, tiny_tokenizer
 
 import clas_lens as cl
 from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.decoding import Decoder
-from clas_lens.steering.generate import generate_tokens
+from clas_lens.steering.generate import checked_prompts, end_token_ids, generate_tokens
+from clas_lens.vocabulary import check_count
 
 N = 10
 
@@ -105,7 +108,61 @@ def test_bad_prompts(model):
     for prompts, message in (
         ([], "no prompts given"),
         ([[1, 2], []], "prompt 1 is empty"),
+        ([[99999]], "token id 99999 is not in the model's vocabulary of 600"),
+        ([[-1]], "token id -1 is not"),
         ([[1] * 510], "longest prompt has 510 tokens; with 32 new ones it exceeds the context of 512"),
     ):
         with pytest.raises(ValueError, match=message):
             cl.generate(model, prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("Hallo", "must be a list of texts or of lists of token ids, got 'Hallo'"),
+        (["a", [1]], "all texts or all lists"),
+        ([None], "prompt 0 is neither a text nor a list of token ids but None"),
+        ([5], "prompt 0 is neither"),
+        ([[1.5]], "prompt 0 is neither"),
+    ],
+)
+def test_what_is_no_list_of_prompts(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        checked_prompts(prompts)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, None, "3", True])
+def test_counts_of_new_tokens(count):
+    with pytest.raises(ValueError, match="max_new_tokens must be a whole number of at least 1"):
+        check_count("max_new_tokens", count)
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("saved", [False, True], ids=["object", "folder"])
+def test_the_end_tokens_of_the_generation_config_end_answers(tmp_path, backend, saved):
+    tokenizer = tiny_tokenizer(bos=False)
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})  # defined, and not added: as in Yi and many fine-tunes
+    free = generate_tokens(
+        cl.load_model(tiny_hf_model("llama"), tokenizer=tokenizer), ["Hello there"], max_new_tokens=8
+    )[0]
+    hf = tiny_hf_model("llama")
+    hf.generation_config.eos_token_id = [2, free[2]]
+    ids = tokenizer("Hello there", return_tensors="pt")["input_ids"]
+    own = hf.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
+    if saved:
+        hf.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+    model = cl.load_model(tmp_path if saved else hf, backend=backend, **({} if saved else {"tokenizer": tokenizer}))
+    assert end_token_ids(model) == {2, free[2]}
+    assert list(tokenize(model.tokenizer, ["Hello there"]).ids[0]) == ids[0].tolist()
+    assert generate_tokens(model, ["Hello there"], max_new_tokens=8)[0] == own == free[:3]
+
+
+def test_a_file_of_end_tokens_counts_alone_and_else_the_tokenizers(llama, monkeypatch):
+    given = SimpleNamespace(eos_token_id=[7, 9], _from_model_config=False)
+    monkeypatch.setattr(llama, "generation_config", given)
+    assert end_token_ids(llama) == {7, 9}
+    given._from_model_config = True
+    assert end_token_ids(llama) == {2, 7, 9}
+    monkeypatch.setattr(llama, "generation_config", None)
+    assert end_token_ids(llama) == {2}

@@ -9,6 +9,7 @@ from tiny import shared_data, tiny_tokenizer
 from transformers import AutoTokenizer
 
 from clas_lens.corpus.bundled import bundled_items, bundled_languages
+from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.tasks.prompts import (
     XNLI_PROMPT_VERSION,
@@ -258,11 +259,99 @@ def test_a_chat_needs_a_template():
 
 
 def test_plain_puts_the_tokenizers_bos_in_front():
-    assert encode_prompt(tiny_tokenizer(bos=True), "<bos>Tea.", style="plain").ids.count(1) == 1
+    tokenizer = tiny_tokenizer(bos=True)
+    ids = encode_prompt(tokenizer, "<bos>Tea.", style="plain").ids
+    assert (ids[0], ids.count(1)) == (1, 1)
+    assert tokenizer.decode(ids[1:]) == "<bos>Tea.", "the BOS of the text is text, and stays"
+    assert ids == tokenize(tokenizer, ["<bos>Tea."]).ids[0]
     assert 1 not in encode_prompt(tiny_tokenizer(bos=False), "Tea.", style="plain").ids
 
 
+CHATML = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}\n{% endfor %}<|assistant|>\n"
+THINKING = (
+    CHATML
+    + "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def with_template(template, bos=True):
+    tokenizer = tiny_tokenizer(bos=bos)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_chat_has_the_bos_that_statistics_have(bos):
+    tokenizer = with_template(CHATML, bos)
+    ids = encode_prompt(tokenizer, "Tea.", style="chat").ids
+    assert ids[:1] == ((1,) if bos else ids[:1])
+    assert ids.count(1) == int(bos)
+    own = with_template("{{ bos_token }}" + CHATML)
+    assert (
+        encode_prompt(own, "Tea.", style="chat").ids == encode_prompt(with_template(CHATML), "Tea.", style="chat").ids
+    )
+
+
+def test_a_chat_is_the_same_on_every_day_and_thinks_not():
+    dated = with_template("{{ strftime_now('%d %b %Y') }} {{ date_string }} " + CHATML)
+    text = dated.decode(encode_prompt(dated, "Tea.", style="chat").ids)
+    assert text.count("26 Jul 2024") == 2
+    other = encode_prompt(dated, "Tea.", style="chat", chat_template_kwargs={"date_string": "1 May 2025"})
+    assert dated.decode(other.ids).count("1 May 2025") == 2
+    thinking = with_template(THINKING)
+    assert thinking.decode(encode_prompt(thinking, "Tea.", style="chat").ids).endswith("<think>\n\n</think>\n\n")
+    with pytest.raises(ValueError, match="starts to think"):
+        encode_prompt(thinking, "Tea.", style="chat", chat_template_kwargs={"enable_thinking": True})
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("<|user|>{{ messages[0]['role'] }}<|assistant|>", "leaves the user's message out"),
+        ("{{ messages[0]['content'][:3] }}", "leaves the user's message out"),
+        ("{% for m in messages %}{{ m['content'] }", "fails: TemplateSyntaxError"),
+        ("{{ raise_exception('system first') }}", "fails: TemplateError: system first"),
+        ("{% for i in range(10**9) %}{% endfor %}{{ messages[0]['content'] }}", "fails: OverflowError"),
+        ("{{ messages[7]['content'] }}", "fails: UndefinedError|leaves the user's message out"),
+        (CHATML + "<think>\n", "starts to think"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used(template, words):
+    with pytest.raises(ValueError, match=words):
+        encode_prompt(with_template(template), "Tea.", style="chat")
+
+
 # --- truncation ---
+
+
+def test_a_context_fills_all_the_room_that_there_is(qwen):
+    """No longer prefix of the context, cut at a token's end, would have fitted."""
+    for row in xquad_rows("el")[:1190:300]:
+        parts = xquad_of("el", row)
+        cut = encode_prompt(qwen, parts, style="plain", max_tokens=480)
+        encoding = qwen(row["context"], add_special_tokens=False, return_offsets_mapping=True)
+        longer = sorted({end for _, end in encoding["offset_mapping"] if end > cut.kept_chars})[:4]
+        for end in longer:
+            more = PromptParts(parts.before, row["context"][:end], parts.after)
+            assert len(encode_prompt(qwen, more, style="plain").ids) > 480
+
+
+def test_a_giant_context_is_cut_before_it_is_tokenised(qwen, monkeypatch):
+    row = xquad_rows("en")[0]
+    parts = xquad_of("en", {**row, "context": row["context"] * 8000})
+    assert len(parts.context) > 5_000_000
+    read = []
+    original = type(qwen).__call__
+
+    def counted(self, text, **options):
+        read.append(len(text))
+        return original(self, text, **options)
+
+    monkeypatch.setattr(type(qwen), "__call__", counted)
+    cut = encode_prompt(qwen, parts, style="plain", max_tokens=300)
+    assert max(read) < 100_000
+    short = xquad_of("en", {**row, "context": row["context"] * 20})
+    assert cut == encode_prompt(qwen, short, style="plain", max_tokens=300)
 
 
 @pytest.mark.parametrize("style", ["plain", "chat"])

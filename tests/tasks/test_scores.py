@@ -86,6 +86,14 @@ def test_an_empty_answer_scores_nothing(empty):
     assert f1_segmented(empty, [empty], "en") == 0
 
 
+@pytest.mark.parametrize(("text", "gold"), [("", "the"), ("The.", "a"), ("!", "?"), ("an", "")])
+def test_two_answers_of_which_nothing_is_left_match_and_have_no_f1(text, gold):
+    """The official script: no words in common is F1 0, whatever there was; the cleaned texts are equal."""
+    assert squad_f1(text, [gold]) == 0
+    assert squad_em(text, [gold]) is True
+    assert squad_f1("tea", [gold, "tea"]) == 1
+
+
 def test_every_chinese_gold_with_a_full_stop():
     """White-space F1 nearly always scores such an answer 0 (4.6 in percent, METHOD.md section 6); it is right."""
     answers = [(golds[0] + "。", golds) for golds in xquad_golds("zh")]

@@ -1,5 +1,6 @@
 """Tasks: their examples, the prompts that the real tokenizers make of them, and how an answer is scored."""
 
+import json
 import math
 from collections import Counter
 
@@ -147,3 +148,24 @@ def test_xquad_rows_by_hand():
     assert (row["f1"], row["em"], row["f1_segmented"]) == (1.0, 1.0, 1.0)
     assert (row["n_new_tokens"], row["stopped"], row["truncated"], row["gold_lost"]) == (7, True, True, False)
     assert task.row("en", example, EncodedPrompt((1,), True, end - 1), ("", 1, False))["gold_lost"]
+
+
+def test_the_first_line_is_scored_beside_the_whole_answer():
+    task = XQuAD("bundled", ("en",))
+    example = task.examples("en")[0]
+    row = task.row("en", example, EncodedPrompt((1,), False, 9999), (f"\n{example.gold}\nand more words here", 7, True))
+    assert row["f1_first_line"] == 1.0
+    assert 0 < row["f1"] < 1
+
+
+def test_settings_tell_the_tokens_around_a_prompt_and_the_data():
+    model = as_model("llama-3.1")
+    task = XNLI("bundled", ("en",), chat_template_kwargs={"date_string": "1 May 2025"})
+    settings = task.settings(model)
+    assert settings["bos"] == ["<|begin_of_text|>"]
+    assert settings["chat_template_kwargs"]["date_string"] == "1 May 2025"
+    assert settings["chat_template_kwargs"]["enable_thinking"] is False
+    assert (settings["data"], settings["dropped"], settings["on_bad"]) == ("bundled", 0, "raise")
+    json.dumps(settings)
+    assert "chat_template_kwargs" not in XQuAD("bundled", ("en",), style="plain").settings(model)
+    hash(task)

@@ -1,0 +1,56 @@
+"""What is wrong with a text, an id or a list of them, in words. A fault is said, never mended."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+class CorpusError(ValueError):
+    """Parallel text that is not parallel, or not there; the message names the language and the line."""
+
+
+def text_fault(value: object) -> str | None:
+    """What keeps a value from being a text to read, or None."""
+    if not isinstance(value, str):
+        return "is missing (null)" if value is None else f"is not a text but {_shown(value)}"
+    if not value.strip():
+        return "is empty"
+    if "\0" in value:
+        return "holds a NUL character (text in UTF-16, or binary data, read as UTF-8?)"
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return f"holds half a surrogate pair at character {error.start}, which no tokenizer reads"
+    return None
+
+
+def fields_fault(fields: Sequence[str], row: Mapping[str, Any]) -> str | None:
+    """The first of a row's fields that is not a text to read, and why, or None."""
+    for field in fields:
+        wrong = text_fault(row.get(field))
+        if wrong:
+            return f"{field!r} {wrong}"
+    return None
+
+
+def id_fault(value: object) -> str | None:
+    """What keeps a value from being an example's id (a text or a whole number), or None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return None
+    return text_fault(value)
+
+
+def listed_values(what: str, values: object) -> tuple[Any, ...]:
+    """The values of a list, tuple or generator. A single text is refused: its letters are not meant.
+
+    Raises:
+        CorpusError: a text, bytes, a mapping, or nothing that can be gone through.
+    """
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+        raise CorpusError(f"{what} must be a list, got {_shown(values)}: write [{_shown(values)}] for a single one")
+    return tuple(values)
+
+
+def _shown(value: object) -> str:
+    words = repr(value)
+    return f"{words if len(words) <= 60 else words[:57] + '...'} (a {type(value).__name__})"
