@@ -1,4 +1,5 @@
-"""Measure and print: `python -m benchmarks collection memory steering evaluation prefixes search loading growth decoding`.
+"""Measure and print: `python -m benchmarks collection memory steering evaluation prefixes search loading growth decoding
+coverage`.
 
 Each benchmark writes `<out>/<name>-<size>.json`. Ratios are from one run, contenders taking turns. Nothing else should be
 running. The contenders of other packages need the extra `benchmark`.
@@ -12,7 +13,10 @@ from pathlib import Path
 from benchmarks.measure import print_table, write_results
 from benchmarks.models import SIZES
 
-NAMES = ("collection", "memory", "steering", "evaluation", "prefixes", "search", "loading", "growth", "decoding")
+NAMES = (
+    *("collection", "memory", "steering", "evaluation", "prefixes", "search", "loading", "growth", "decoding"),
+    "coverage",
+)
 
 
 def main() -> None:

@@ -90,7 +90,11 @@ def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
     Raises:
         ValueError: inside `steer`; or with the user's own hooks, if the results are kept.
     """
-    hooks = [(name, handle.user_hook) for name, point in model.hook_dict.items() for handle in point.fwd_hooks]
+    hooks = [
+        (name, getattr(handle.user_hook, "function", handle.user_hook))  # our own are wrapped, see models/hooking.py
+        for name, point in model.hook_dict.items()
+        for handle in point.fwd_hooks
+    ]
     if any((getattr(hook, "__module__", None) or "").startswith(STEERING) for _, hook in hooks):
         raise ValueError(f"the model is steered, and so would be what is measured: call {what} outside `steer`")
     if kept and hooks:

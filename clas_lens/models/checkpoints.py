@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from clas_lens.models.backends import official_hub_id
 from clas_lens.models.gguf import embedded_folder, gguf_folder
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.models.presets import EMBEDDED_MODEL, PRESETS
@@ -43,7 +44,7 @@ def find_checkpoint(name: str) -> Checkpoint:
         return Checkpoint(_checked_folder(path), path.resolve().name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Checkpoint(_hub_folder(name), name)
-    official = _official_hub_id(name)
+    official = official_hub_id(name)
     if official is None:
         raise ModelLoadError(
             f"unknown model {name!r}: not a preset, a Hub id, a folder or a .gguf file on this disk. {_nearest(name)}"
@@ -164,16 +165,6 @@ def reach_hub(repo_id: str, file: str, repo_type: str = "model") -> bool:
 
 def _is_transport_error(error: Exception) -> bool:
     return isinstance(error, OSError) or any(base.__name__ == "TransportError" for base in type(error).__mro__)
-
-
-def _official_hub_id(name: str) -> str | None:
-    """The Hub id behind one of TransformerLens's aliases ("gpt2", "pythia-70m"), or None."""
-    from transformer_lens.loading_from_pretrained import get_official_model_name
-
-    try:
-        return get_official_model_name(name)
-    except ValueError:
-        return None
 
 
 def _nearest(name: str) -> str:

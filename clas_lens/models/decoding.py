@@ -7,11 +7,11 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.model_bridge import TransformerBridge
 
-from clas_lens.models.sites import LensModel, device_of, unembed_last
+from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.models.sites import device_of, unembed_last
 
 
 @runtime_checkable

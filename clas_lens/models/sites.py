@@ -5,28 +5,25 @@ Everything that differs between `HookedTransformer` and `TransformerBridge` and 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import partial, total_ordering
 from inspect import signature
 from operator import index
-from typing import Any, TypeAlias, assert_never, get_args
+from typing import Any, assert_never, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
-from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
+from transformers import PreTrainedModel
 
+from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.models.hooking import HookFunction as HookFunction
+from clas_lens.models.hooking import hooked as hooked
+from clas_lens.models.hooking import refuse_compiled
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import SiteKind
-
-LensModel: TypeAlias = HookedTransformer | TransformerBridge
-
-
-HookFunction = Callable[..., Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,18 @@ def pattern_name(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_pattern"
 
 
-def check_mlp_hooks(model: LensModel) -> None:
-    """Raise unless every layer has the hook point that this toolkit works at."""
+def check_mlp_hooks(model: Any) -> None:
+    """Raise unless this is a model of TransformerLens, not compiled, whose every layer has the hook point that we work at."""
+    if isinstance(model, PreTrainedModel):
+        raise ModelLoadError(
+            f"a {type(model).__name__} has no hook points: load_model(model, tokenizer=...) makes them"
+        )
+    if hasattr(model, "_orig_mod") or isinstance(model, LensModel):
+        refuse_compiled(model)
+    else:
+        raise ModelLoadError(
+            f"expected what load_model returns, a HookedTransformer or a TransformerBridge; got a {type(model).__name__}"
+        )
     points = model.hook_dict
     # The bridge gives mixture-of-experts layers a hook_post that is the layer's output, not its neurons.
     missing = [
@@ -109,32 +116,6 @@ def check_mlp_hooks(model: LensModel) -> None:
             f"({len(missing)} of {model.cfg.n_layers} layers lack it; found in layer 0: {mlp_hooks[:3] or 'none'}). "
             "Attention-only and mixture-of-experts models are not supported."
         )
-
-
-@contextmanager
-def hooked(model: LensModel, hooks: Sequence[tuple[str, HookFunction]]) -> Iterator[None]:
-    """Attach forward hooks and detach exactly these at the end, whatever happens in between.
-
-    The user's own hooks stay, also those that they add inside; `model.reset_hooks()` inside leaves ours in place.
-
-    Raises:
-        ValueError: a name that the model does not have (`TransformerBridge.add_hook` may pass over one).
-    """
-    points = model.hook_dict
-    unknown = [name for name, _ in hooks if name not in points]
-    if unknown:
-        raise ValueError(f"no hook point {unknown[0]!r} in {model.cfg.model_name}")
-    with ExitStack() as attached:
-        for name, function in hooks:
-            attached.callback(_detach, points[name], function)
-            points[name].add_hook(function, is_permanent=True)
-        yield
-
-
-def _detach(point: HookPoint, function: HookFunction) -> None:
-    for handle in [h for h in point.fwd_hooks if h.user_hook is function]:
-        handle.hook.remove()
-        point.fwd_hooks.remove(handle)
 
 
 def run_layers(model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]) -> None:
@@ -209,16 +190,27 @@ def gate_activations_seen(model: LensModel, see: Callable[[Tensor], None]) -> It
     """Forward passes inside call `see` with what each MLP's nonlinearity returns, between the layer's hooks at `gate_name` and
     `post_name`: more than once where layers share a module, not at all where a bridge computes its MLPs itself.
     """
-    with ExitStack() as attached:
+    undo: list[Callable[[], object]] = []
+    try:
         for layer in range(model.cfg.n_layers):
             function = gate_activation(model, layer)
             if isinstance(function, torch.nn.Module):
-                attached.callback(function.register_forward_hook(lambda module, inputs, output: see(output)).remove)
+                undo.append(function.register_forward_hook(lambda module, inputs, output: see(output)).remove)
             elif isinstance(model, HookedTransformer):
                 mlp: Any = model.blocks[layer].mlp
-                attached.callback(setattr, mlp, "act_fn", function)
+                undo.append(partial(setattr, mlp, "act_fn", function))
                 mlp.act_fn = _shown(function, see)
         yield
+    finally:
+        try:
+            _run_all(undo)
+        finally:
+            _run_all(undo)  # for a Ctrl-C inside the first; a second time changes nothing
+
+
+def _run_all(functions: Sequence[Callable[[], object]]) -> None:
+    for function in functions:
+        function()
 
 
 def _shown(function: Callable[[Tensor], Tensor], see: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:

@@ -1,13 +1,16 @@
 """The context manager that puts an intervention on a model, and what an intervention is."""
 
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor, cat
 
-from clas_lens.models.sites import HookFunction, LensModel, Site, check_mlp_hooks, hooked, pattern_name
+from clas_lens.models.hooking import HeldExit, HookBlock, HookFunction, WithHold, hooked
+from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, pattern_name
 from clas_lens.steering.intervention import Edit, Intervention, SteeringError
 from clas_lens.vocabulary import Positions
 
@@ -28,7 +31,6 @@ class Steering:
         self._per_row = per_row
         self._rows: tuple[int, ...] = tuple(range(len(self.languages)))
         self._continues_cache = False
-        self._is_over = False
         self.fired = dict.fromkeys(self._edits, 0)
 
     def check_rows(self, count: int) -> None:
@@ -59,10 +61,6 @@ class Steering:
             hooks.insert(0, (pattern_name(min(self._edits).layer), self._watch_cache))
         return hooks
 
-    def end(self) -> None:
-        """From now on the hooks do nothing, wherever else they were carried, such as into a copy of the model."""
-        self._is_over = True
-
     def silent(self) -> list[str]:
         """The hook points where nothing was edited yet."""
         return [self._names[site] for site, count in self.fired.items() if count == 0]
@@ -72,7 +70,7 @@ class Steering:
 
     def _hook(self, site: Site, edit: Edit) -> HookFunction:
         def hook(activation: Tensor, hook: object) -> Tensor | None:
-            if self._is_over or (self._positions == "generated" and not self._continues_cache):
+            if self._positions == "generated" and not self._continues_cache:
                 return None
             rows = self._rows_for(activation.shape[0])
             self.fired[site] += 1
@@ -88,22 +86,21 @@ class Steering:
         return self._rows if self._per_row else (0,) * batch
 
 
-_on_model: "weakref.WeakKeyDictionary[Any, list[Steering]]" = weakref.WeakKeyDictionary()
+_on_model: "weakref.WeakKeyDictionary[Any, list[tuple[Steering, HookBlock]]]" = weakref.WeakKeyDictionary()
 
 
 def steerings_on(model: LensModel) -> list[Steering]:
     """The interventions that are on `model` now, outermost first."""
-    return list(_on_model.get(model, ()))
+    return [steering for steering, block in _on_model.get(model, ()) if block.is_open]
 
 
-@contextmanager
 def steer(
     model: LensModel, intervention: Intervention, language: str | Sequence[str], *, must_fire: bool = True
-) -> Iterator[Steering]:
+) -> "SteeringBlock":
     """Steer every forward pass inside: `model(...)`, `run_with_cache`, `run_with_hooks`, `generate`.
 
     It nests, with itself and with your own hooks, and leaves nothing behind, whatever is raised inside. `run_with_cache`
-    sees the steered activations.
+    sees the steered activations. Copies of the model made inside, and other threads that call it, are not steered.
 
     Args:
         language: of the whole batch, or one a batch row.
@@ -114,6 +111,39 @@ def steer(
             intervention that never fired.
         ValueError: an unknown language.
     """
+    hold = WithHold()
+    return SteeringBlock(_steered(model, intervention, language, must_fire, hold), hold)
+
+
+class SteeringBlock:
+    """What `steer` returns: it steers from `with` on, and warns when it is thrown away before."""
+
+    def __init__(self, block: Any, hold: WithHold) -> None:
+        self._block = block
+        self.hold = hold
+        self._is_used = False
+
+    def __enter__(self) -> Steering:
+        self._is_used = True
+        return self._block.__enter__()
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """The end of the `with` block."""
+        return self._block.__exit__(kind, error, trace)
+
+    __exit__ = HeldExit()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_used", True):  # absent where the constructor was interrupted
+            warnings.warn("steer(...) does nothing by itself: write `with steer(model, ...):`", stacklevel=2)
+
+
+@contextmanager
+def _steered(
+    model: LensModel, intervention: Intervention, language: str | Sequence[str], must_fire: bool, hold: WithHold
+) -> Iterator[Steering]:
     if not isinstance(intervention, Intervention):
         raise SteeringError(f"{type(intervention).__name__} is no intervention: see clas_lens.Intervention")
     check_mlp_hooks(model)
@@ -125,13 +155,13 @@ def steer(
         raise SteeringError("no languages given")
     steering = Steering(model, intervention, languages, per_row=per_row)
     active = _on_model.setdefault(model, [])
-    with hooked(model, steering.hooks()):
-        active.append(steering)
+    with hooked(model, steering.hooks(), hold) as block:
+        active[:] = [entry for entry in active if entry[1].is_open]  # an interrupted block may have left its own
+        active.append((steering, block))
         try:
             yield steering
         finally:
-            active.remove(steering)
-            steering.end()
+            active[:] = [entry for entry in active if entry[0] is not steering]
     if must_fire and steering.silent():
         raise SteeringError(_why_silent(steering.silent(), intervention.positions))
 
@@ -150,6 +180,6 @@ def _why_silent(silent: Sequence[str], positions: Positions) -> str:
     reason = (
         "positions='generated' steers only forward passes that continue a KV cache"
         if positions == "generated"
-        else "no forward pass of this model reached it inside the block"
+        else "no forward pass of this model, in this thread and not of a copy, reached it inside the block"
     )
     return f"steering never fired at {', '.join(silent)}: {reason}"

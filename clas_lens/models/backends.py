@@ -1,0 +1,70 @@
+"""What the installed TransformerLens offers: both backends up to 3.9, from 4.0 on the bridge alone.
+
+All that 4.0 removed is imported here and in `hooked.py`, which nothing loads before a `HookedTransformer` is wanted.
+"""
+
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from clas_lens.models.loading import ModelLoadError
+from clas_lens.vocabulary import Backend
+
+try:
+    from transformer_lens import HookedTransformer
+except ImportError:
+
+    class _NoHookedTransformer:
+        """Stands in for the class that TransformerLens 4 has no more; nothing is one."""
+
+    HookedTransformer: Any = _NoHookedTransformer  # type: ignore[no-redef]
+    HAS_HOOKED = False
+else:
+    HAS_HOOKED = True
+
+LensModel: TypeAlias = HookedTransformer | TransformerBridge
+
+
+def default_backend() -> Backend:
+    """The backend that `load_model` takes when none is named: "hooked" where TransformerLens has it."""
+    return "hooked" if HAS_HOOKED else "bridge"
+
+
+def check_backend(backend: object) -> Backend:
+    """The backend that is meant; None is the default.
+
+    Raises:
+        ModelLoadError: an unknown one, or "hooked" on TransformerLens 4.
+    """
+    if backend is None:
+        return default_backend()
+    if backend == "hooked" and not HAS_HOOKED:
+        raise ModelLoadError(
+            f"backend='hooked' needs HookedTransformer, which transformer-lens {version('transformer-lens')} does not have: "
+            "pip install 'transformer-lens>=3.9,<4', or use backend='bridge'"
+        )
+    match backend:
+        case "hooked" | "bridge":
+            return backend
+        case _:
+            raise ModelLoadError(f"unknown backend {backend!r}; available: 'hooked', 'bridge'")
+
+
+def official_hub_id(name: str) -> str | None:
+    """The Hub id behind a name that TransformerLens knows ("gpt2", "pythia-70m"), or None."""
+    try:
+        from transformer_lens.loading_from_pretrained import get_official_model_name
+    except ImportError:
+        return _official_hub_id_of_4(name)
+    try:
+        return get_official_model_name(name)
+    except ValueError:
+        return None
+
+
+def _official_hub_id_of_4(name: str) -> str | None:
+    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
+
+    by_alias = {alias: official for official, aliases in MODEL_ALIASES.items() for alias in aliases}
+    return by_alias.get(name) or (name if name in OFFICIAL_MODEL_NAMES else None)

@@ -1,0 +1,235 @@
+"""Whether a lens computes what the Transformers model computes: a short batch through both, before anyone measures with it.
+
+The reference is taken first, because a bridge rewires the model that it wraps: each row alone, whole, without padding and
+without a cache. The lens then reads both rows as one left-padded batch and goes on from its cache. So padding, positions, cache
+and conversion are all held against the plainest forward pass that there is.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from clas_lens.models.backends import LensModel
+from clas_lens.models.decoding import make_decoder
+from clas_lens.models.hooking import hooked
+from clas_lens.models.loading import ModelLoadError
+from clas_lens.models.sites import device_of, post_name
+
+LENGTHS = (10, 6)
+# The largest distance of a position's vector from the reference, in times that vector's length. What float error gives is far
+# below (see tests/models/test_probe.py); what a wrong conversion gives is far above.
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+# What architectures call the matrix that the neurons go through on their way out.
+DOWN_PROJECTIONS = ("down_proj", "dense_4h_to_h", "c_proj", "fc2", "fc_out", "w2", "wo")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the Transformers model computes for two rows of tokens.
+
+    Attributes:
+        rows: one row of ids each, the token of the second step last.
+        logits: for each row [pos d_vocab].
+        neurons: for each row and layer the input of the down projection [pos neuron].
+    """
+
+    rows: tuple[Tensor, ...]
+    logits: tuple[Tensor, ...]
+    neurons: tuple[tuple[Tensor, ...], ...]
+
+
+def take_reference(hf_model: PreTrainedModel) -> Reference:
+    """Two short forward passes of the model as it is; it stays as it was (hooks, caches, gradients, training mode).
+
+    Raises:
+        ModelLoadError: its MLPs' down projections are not found.
+    """
+    projections = down_projections(hf_model)
+    embedding: Any = hf_model.get_input_embeddings()
+    device = embedding.weight.device
+    rows = tuple(row.to(device) for row in probe_tokens(hf_model))
+    logits, neurons = [], []
+    with torch.no_grad(), _in_eval_mode(hf_model):
+        for row in rows:
+            seen: dict[int, Tensor] = {}
+            handles = [module.register_forward_pre_hook(_keep(seen, layer)) for layer, module in enumerate(projections)]
+            try:
+                output = hf_model(input_ids=row[None], attention_mask=torch.ones_like(row[None]), use_cache=False)
+            finally:
+                for handle in handles:
+                    handle.remove()
+            logits.append(output.logits[0].float().cpu())
+            neurons.append(tuple(seen[layer].flatten(0, -2).float().cpu() for layer in range(len(projections))))
+    broken = next((row for row in logits if not row.isfinite().all()), None)
+    if broken is not None:
+        raise ModelLoadError(
+            f"the {type(hf_model).__name__}'s own logits are not numbers ({int((~broken.isfinite()).sum())} of "
+            f"{broken.numel()} are NaN or infinite): its weights are damaged, or overflow in {hf_model.dtype}"
+        )
+    return Reference(rows, tuple(logits), tuple(neurons))
+
+
+def _keep(seen: dict[int, Tensor], layer: int) -> Any:
+    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[layer] = inputs[0].detach()
+
+    return keep
+
+
+def probe_tokens(hf_model: PreTrainedModel) -> tuple[Tensor, ...]:
+    """Two rows of different ids that stand for themselves: no padding, no end, no image."""
+    config: Any = hf_model.config
+    special = {value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))}
+    embedding: Any = hf_model.get_input_embeddings()
+    size = embedding.weight.shape[0]
+    count = sum(LENGTHS) + len(LENGTHS)
+    step = max(1, (size // 2) // (2 * count))
+    ids = [i % size for i in range(min(5, size // 4), size, step) if i not in special][:count]
+    ids = (ids * count)[:count]
+    first = LENGTHS[0] + 1
+    return torch.tensor(ids[:first]), torch.tensor(ids[first:])
+
+
+def down_projections(hf_model: PreTrainedModel) -> list[nn.Module]:
+    """Each layer's down projection: the module whose input are the MLP's neurons."""
+    config: Any = hf_model.config.get_text_config()
+    decoder: Any = hf_model.get_decoder() if hasattr(hf_model, "get_decoder") else hf_model.base_model
+    stacks = [
+        module
+        for module in (decoder or hf_model).modules()
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
+    ]
+    found = []
+    for layer in stacks[0] if stacks else ():
+        named = [
+            module
+            for name, module in layer.named_modules()
+            if name.rsplit(".", 1)[-1] in DOWN_PROJECTIONS and not _in_attention(name)
+        ]
+        if len(named) != 1:
+            break
+        found.append(named[0])
+    if not found or len(found) != config.num_hidden_layers:
+        raise ModelLoadError(
+            f"this {type(hf_model).__name__} cannot be checked against Transformers: no one down projection in each of its "
+            f"layers (looked for {', '.join(DOWN_PROJECTIONS)}). load_model(..., check=False) loads it unchecked, which every "
+            "result then records."
+        )
+    return found
+
+
+def _in_attention(name: str) -> bool:
+    """Whether a module's path goes through attention."""
+    return "attn" in name or "attention" in name
+
+
+def check_parity(model: LensModel, reference: Reference) -> None:
+    """Raise unless the lens gives the reference's logits and neurons, left-padded as a batch and from its cache.
+
+    Raises:
+        ModelLoadError: with the place, the distance and what is allowed.
+    """
+    tokens, mask = _left_padded(reference, device_of(model))
+    rows = len(reference.rows)
+    seen: list[list[Tensor]] = [[] for _ in range(model.cfg.n_layers)]
+
+    def keep(layer: int) -> Any:
+        return lambda h, hook: seen[layer].append(h.detach().float().cpu())
+
+    with torch.no_grad():
+        whole = model(tokens[:, :-1], attention_mask=mask[:, :-1])
+        decoder = make_decoder(model, rows)
+        with hooked(model, [(post_name(layer), keep(layer)) for layer in range(model.cfg.n_layers)]):
+            first = decoder.step(tokens[:, :-1], mask[:, :-1])
+            second = decoder.step(tokens[:, -1:], mask[:, -1:])
+    compare = _Comparison(model)
+    for layer, steps in enumerate(seen):
+        where = f"MLP neurons (hook_post) of layer {layer}"
+        if len(steps) != 2:
+            raise ModelLoadError(
+                f"{model.cfg.model_name}: the {where} were seen {len(steps)} times in 2 forward passes"
+            )
+        expected = [reference.neurons[row][layer] for row in range(rows)]
+        compare(steps[0], [h[:-1] for h in expected], where)
+        compare(steps[1], [h[-1:] for h in expected], f"{where}, second step from the cache")
+    compare(whole.float().cpu(), [logits[:-1] for logits in reference.logits], "logits")
+    compare(first[:, None].float().cpu(), [logits[-2:-1] for logits in reference.logits], "logits of the first step")
+    compare(
+        second[:, None].float().cpu(),
+        [logits[-1:] for logits in reference.logits],
+        "logits, second step from the cache",
+    )
+    if model.cfg.d_mlp != (width := reference.neurons[0][0].shape[-1]):
+        model.cfg.d_mlp = (
+            width  # the bridge takes four times d_model for OPT and XGLM, whatever their configuration says
+        )
+    mark_checked(model)
+
+
+class _Comparison:
+    def __init__(self, model: LensModel) -> None:
+        self._name = model.cfg.model_name
+        self._kind = type(model).__name__
+        self._dtype = next(iter(model.parameters())).dtype
+
+    def __call__(self, got: Tensor, expected: list[Tensor], where: str) -> None:
+        """`got` is left-padded: [row pos width]; `expected` has the real positions of each row."""
+        allowed = TOLERANCE[self._dtype]
+        for row, right in enumerate(expected):
+            ours = got.reshape(len(expected), -1, got.shape[-1])[row, -len(right) :]
+            if ours.shape != right.shape:
+                raise self._error(f"{where} are {ours.shape[-1]} wide, in Transformers {right.shape[-1]}")
+            distance = (ours - right).norm(dim=-1) / right.norm(dim=-1).clamp(min=1e-6)
+            if not bool((distance <= allowed).all()):  # NaN is no agreement
+                place = int((~(distance <= allowed)).nonzero()[0])
+                largest = float((ours - right).abs().max())
+                raise self._error(
+                    f"{where} are off by up to {largest:.2g} ({float(distance[place]):.2g} of the vector's length at position "
+                    f"{place} of row {row}; {allowed:g} is allowed in {str(self._dtype).removeprefix('torch.')})"
+                )
+
+    def _error(self, what: str) -> ModelLoadError:
+        other = "bridge" if self._kind == "HookedTransformer" else "hooked"
+        return ModelLoadError(
+            f"{self._name} as a {self._kind} does not compute what the Transformers model computes: {what}. TransformerLens "
+            f"converts this architecture wrongly. Try backend={other!r}; check=False loads it all the same, and every result "
+            "then records that it was not checked."
+        )
+
+
+def _left_padded(reference: Reference, device: torch.device) -> tuple[Tensor, Tensor]:
+    longest = max(map(len, reference.rows))
+    tokens = torch.stack([torch.cat([row.new_full((longest - len(row),), int(row[0])), row]) for row in reference.rows])
+    lengths = torch.tensor([len(row) for row in reference.rows], device=tokens.device)
+    mask = (torch.arange(longest, device=tokens.device) >= longest - lengths[:, None]).long()
+    return tokens.to(device), mask.to(device)
+
+
+@contextmanager
+def _in_eval_mode(hf_model: PreTrainedModel) -> Iterator[None]:
+    training = [module for module in hf_model.modules() if module.training]
+    try:
+        hf_model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+_checked: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def mark_checked(model: LensModel) -> None:
+    """Remember that this model agreed with Transformers."""
+    _checked.add(model)
+
+
+def was_checked(model: LensModel) -> bool:
+    """Whether `load_model` has held this model against Transformers."""
+    return model in _checked
