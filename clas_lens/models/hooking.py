@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any
@@ -112,6 +112,7 @@ def hooked(
     unknown = [name for name, _ in hooks if name not in points]
     if unknown:
         raise ValueError(f"no hook point {unknown[0]!r} in {model.cfg.model_name}")
+    _sweep(points.values())
     block = HookBlock(hold)
     mine = [points[name] for name, _ in hooks]
     try:
@@ -139,6 +140,17 @@ def _detach(points: Sequence[HookPoint], block: HookBlock) -> None:
             if isinstance(hook, _LiveHook) and hook.block is block:
                 point._forward_hooks.pop(key, None)
         point.fwd_hooks[:] = [handle for handle in point.fwd_hooks if not _is_of(handle, block)]
+
+
+def _sweep(points: Iterable[HookPoint]) -> None:
+    """Take away what blocks that are over have left, interrupted in their clean-up: it does nothing any more."""
+    left = {id(hook.block): hook.block for point in points for hook in point._forward_hooks.values() if _is_dead(hook)}
+    for block in left.values():
+        _detach(list(points), block)
+
+
+def _is_dead(hook: object) -> bool:
+    return isinstance(hook, _LiveHook) and not hook.block.is_open
 
 
 def _is_of(handle: LensHandle, block: HookBlock) -> bool:

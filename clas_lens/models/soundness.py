@@ -91,11 +91,10 @@ def _tensor_name(key: Any) -> str:
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int, source: object) -> None:
     """Refuse a tokenizer that gives ids for which the embedding has no row."""
-    # A tokenizer's class may bring an unknown token of its own, which a byte-level vocabulary never needs (Qwen 2).
     beyond = sorted(
         (index, token)
         for token, index in tokenizer.get_vocab().items()
-        if index >= rows and token != tokenizer.unk_token and not PLACEHOLDER.search(token)
+        if index >= rows and not _is_unused(tokenizer, token, index)
     )
     if beyond:
         index, token = beyond[0]
@@ -103,6 +102,15 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int, source: objec
             f"the tokenizer of {source} has {len(tokenizer)} tokens, the model's embedding {rows} rows: {token!r} is token "
             f"{index} ({len(beyond)} beyond the end). Use the model's own tokenizer, or resize_token_embeddings first."
         )
+
+
+def _is_unused(tokenizer: PreTrainedTokenizerBase, token: str, index: int) -> bool:
+    """Whether no text is ever made into this token: one for images, or one that the tokenizer's class, or the conversion from
+    GGUF, has brought along and that neither stands at an end nor in the chat template."""
+    added: Any = tokenizer.added_tokens_decoder.get(index)
+    is_special = token == tokenizer.unk_token or (added is not None and added.special)
+    asked_for = token in (tokenizer.bos_token, tokenizer.eos_token) or token in str(tokenizer.chat_template or "")
+    return bool(PLACEHOLDER.search(token)) or (is_special and not asked_for)
 
 
 def check_plain(hf_model: PreTrainedModel) -> None:

@@ -2,12 +2,12 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from tiny import shared_data
 
 import clas_lens as cl
-from clas_lens.baselines.load import Tuned
 from clas_lens.corpus.content import text_hash
 from clas_lens.evaluation.leakage import LeakageError, check_overlap, overlapping
 from clas_lens.tasks.xnli import XNLI
@@ -25,11 +25,11 @@ def clas(small_cats):
 def measured_on(clas, corpus):
     """An intervention that knows what statistics of a corpus leave in `source["example_keys"]`."""
     keys = [f"{corpus.name}/{one}" for one in corpus.ids] + [f"text/{one}" for one in corpus.content]
-    return Tuned(clas, frozenset(keys))
+    return replace(clas, tuned_on=frozenset(keys))
 
 
 def tuned_on(clas, task):
-    return Tuned(clas, task.example_keys())
+    return replace(clas, tuned_on=task.example_keys())
 
 
 def copied(folder, kind, codes, order=None, files=None):

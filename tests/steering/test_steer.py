@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from tiny import logits
 
 import clas_lens as cl
-from clas_lens.models.sites import hooked, post_name
+from clas_lens.models.sites import post_name
 from clas_lens.steering.clas import clas_scale
 from clas_lens.steering.edits import LanguageTable, Rescale
 
@@ -312,14 +312,6 @@ def test_numbers_of_numpy_and_torch_are_plain_ones(small_cats, tmp_path):
     assert clas.settings() == cl.Clas(small_cats, layers=(1, 2), alpha=-2.5, beta=0.5, gamma=1.0).settings()
     assert {type(value) for value in (clas.alpha, clas.beta, clas.gamma)} == {float}
     assert cl.Clas.from_pretrained(clas.save_pretrained(tmp_path)).alpha == -2.5
-
-
-def test_a_hook_that_outlives_its_block_does_nothing(llama, clas, tokens):
-    with cl.steer(llama, clas, language="de") as steering:
-        steered = logits(llama, tokens)
-        kept = steering.hooks()
-    with hooked(llama, kept):
-        assert not torch.equal(logits(llama, tokens), steered)
 
 
 def test_empty_masks_are_refused(small_cats):
