@@ -1,5 +1,5 @@
 """Measure and print: `python -m benchmarks collection memory steering evaluation prefixes search loading growth decoding
-coverage`.
+coverage export`.
 
 Each benchmark writes `<out>/<name>-<size>.json`. Ratios are from one run, contenders taking turns. Nothing else should be
 running. The contenders of other packages need the extra `benchmark`.
@@ -15,7 +15,7 @@ from benchmarks.models import SIZES
 
 NAMES = (
     *("collection", "memory", "steering", "evaluation", "prefixes", "search", "loading", "growth", "decoding"),
-    "coverage",
+    *("coverage", "export"),
 )
 
 

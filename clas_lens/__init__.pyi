@@ -4,6 +4,7 @@ from clas_lens import baselines as baselines
 from clas_lens import categories as categories
 from clas_lens import corpus as corpus
 from clas_lens import evaluation as evaluation
+from clas_lens import export as export
 from clas_lens import models as models
 from clas_lens import representations as representations
 from clas_lens import significance as significance
@@ -34,6 +35,8 @@ from clas_lens.evaluation.rows import evaluate as evaluate
 from clas_lens.evaluation.search import SearchResult as SearchResult
 from clas_lens.evaluation.search import search_alpha as search_alpha
 from clas_lens.evaluation.search import search_grids as search_grids
+from clas_lens.export.factors import ExportError as ExportError
+from clas_lens.export.languages import detect_languages as detect_languages
 from clas_lens.models.hooked import relayout_weights as relayout_weights
 from clas_lens.models.load import load_model as load_model
 from clas_lens.models.loading import ModelLoadError as ModelLoadError

@@ -28,6 +28,7 @@ from clas_lens.study.config import (
     StudyConfig,
     TaskConfig,
 )
+from clas_lens.study.export import add_export_options, export_command
 from clas_lens.study.options import add_options, part_of, read_config, split_values
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     search = add("search", _search, "search the strength alpha on a task's tuning examples; `evaluate` then uses it")
     search.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     add_options(search, SearchCommand)
+    add_export_options(add("export", export_command, "write the steered model as files that other programs run"))
     figures = add("figures", _figures, "draw every figure that run folders have the tables for, without a model")
     _add_figures_options(figures)
     tables = add("tables", _tables, "write every table of a run folder as LaTeX, CSV or HTML, without a model")

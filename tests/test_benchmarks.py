@@ -18,6 +18,7 @@ RATIOS = {
     "prefixes": 6,
     "search": 3,
     "decoding": 3,
+    "export": 2,
 }  # rows without nnsight's
 
 

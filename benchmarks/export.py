@@ -1,0 +1,44 @@
+"""An exported model decodes as fast as the unsteered one: greedy decoding by plain transformers, in turns."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Row, compared, interleaved
+from benchmarks.models import Size, clas_of, hf_model, lens_model, tokenizer
+from clas_lens.export.checkpoint import copy_along, plan_folds, write_weights
+from clas_lens.export.factors import factors
+from clas_lens.export.parity import plain_model
+
+PROMPT_LENGTH, NEW_TOKENS = 64, 16
+
+
+def run(size: Size, rounds: int) -> list[Row]:
+    """The size's own model, as it is and exported; the ratio is of the same process, round by round in turns."""
+    plain = hf_model(size.model, **size.stack)
+    scale = factors(clas_of(lens_model(plain, size.model), size), "de")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, out = Path(scratch) / "source", Path(scratch) / "steered"
+        out.mkdir()
+        plain.save_pretrained(source)
+        tokenizer(size.model).save_pretrained(source)
+        write_weights(source, out, plan_folds(source, scale))
+        copy_along(source, out)
+        unsteered, steered = plain_model(source), plain_model(out)
+    contenders = {"unsteered": partial(_decode, unsteered), "exported": partial(_decode, steered)}
+    return compared(interleaved(contenders, rounds), "unsteered", amount=NEW_TOKENS, unit="tokens")
+
+
+def _decode(model: Any) -> None:
+    tokens = torch.arange(100, 100 + PROMPT_LENGTH)[None]
+    with torch.inference_mode():
+        model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+        )

@@ -1,0 +1,13 @@
+from clas_lens.export.adapter import adapter as adapter
+from clas_lens.export.checkpoint import checkpoint as checkpoint
+from clas_lens.export.control_vectors import control_vector as control_vector
+from clas_lens.export.control_vectors import read_control_vector as read_control_vector
+from clas_lens.export.factors import ExportError as ExportError
+from clas_lens.export.factors import factors as factors
+from clas_lens.export.gguf_lora import gguf_lora as gguf_lora
+from clas_lens.export.gguf_model import gguf as gguf
+from clas_lens.export.hub import from_pretrained as from_pretrained
+from clas_lens.export.hub import push_to_hub as push_to_hub
+from clas_lens.export.languages import detect_languages as detect_languages
+from clas_lens.export.lora import lora as lora
+from clas_lens.export.parity import Parity as Parity
