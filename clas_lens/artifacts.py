@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clas_lens.given import given_path
 from clas_lens.provenance import provenance
 from clas_lens.seals import NO_SEAL, is_sealed, put_seal, table_seal_place, tensor_seal_place, with_room
 
@@ -39,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The file is readable by whoever the umask says, whatever the block's writer thinks. What killed runs on this machine left
     in the folder is swept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _sweep(path.parent)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
@@ -50,6 +51,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made if it is not there.
+
+    Raises:
+        ArtifactError: it cannot be made or written to; the message says why.
+    """
+    given_path("a folder", folder, error=ArtifactError)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ArtifactError(f"{folder} is a file, not a folder: give another name") from error
+    except NotADirectoryError as error:
+        raise ArtifactError(f"{folder} lies under a file, not in a folder: give another name") from error
+    except OSError as error:
+        raise ArtifactError(f"the folder {folder} cannot be made ({error.strerror}): give another one") from error
+    return folder
+
+
+def sweep(root: Path) -> None:
+    """Remove temporary files of dead processes of this machine from a folder and all below it."""
+    for folder in (root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())):
+        _sweep(folder)
 
 
 def _sweep(folder: Path) -> None:

@@ -27,6 +27,7 @@ from clas_lens.study.config import (
     SteerConfig,
     StudyConfig,
     TaskConfig,
+    wrong_values,
 )
 from clas_lens.study.export import add_export_options, export_command
 from clas_lens.study.options import add_options, part_of, read_config, split_values
@@ -61,7 +62,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments.run_command(arguments)
     except ValidationError as error:
-        parser.error("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+        parser.error(wrong_values(error))
     return 0
 
 
@@ -229,7 +230,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.layers is not None:
         clas = replace(clas, layers=tuple(int(layer) for layer in split_values(arguments.layers)))
     collect = run.config.collect
-    model = load_configured_model(collect.model_copy(update={"model": arguments.model or collect.model}))
+    model = load_configured_model(
+        collect.model_copy(update={"model": collect.model if arguments.model is None else arguments.model})
+    )
     options: dict[str, Any] = {"max_new_tokens": arguments.max_new_tokens}
     print("unsteered:", generate(model, [arguments.prompt], **options)[0])
     with steer(model, clas, language=arguments.language):

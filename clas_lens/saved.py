@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 from torch import Tensor
 
 from clas_lens.artifacts import ArtifactError, content_key, load_tensors, save_tensors, tensor_fingerprint
+from clas_lens.given import given_path
 
 Kept = TypeVar("Kept", bound="Saved")  # typing.Self is nothing that runtime checks can check
 
@@ -54,7 +55,7 @@ class Saved:
         Raises:
             ArtifactError: missing, damaged or another kind of file, or not exactly the fields that this class has.
         """
-        tensors, header = load_tensors(Path(path), cls.kind)
+        tensors, header = load_tensors(given_path("path", path), cls.kind)
         header.pop("provenance")
         try:
             return cls._from_parts(tensors, header)

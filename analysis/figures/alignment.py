@@ -9,6 +9,7 @@ from analysis.style.labels import label_sides
 from analysis.style.languages import language_style
 from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width
 from analysis.style.numbers import signed
+from clas_lens.given import given, given_frame
 from clas_lens.representations.alignment import GainFit
 
 
@@ -22,6 +23,8 @@ def cosine_to_english(
             bridge layers). A mapping of names to these is drawn side by side.
     """
     panels = panels_of(frame)
+    for panel in panels.values():
+        given_frame(panel, ("language", "layer", "before", "after"), "cosine_to_english", "cosine_frame(...)")
     means = {name: _layer_means(panel) for name, panel in panels.items()}
     figure = panel_row(list(panels), shared_yaxes=False, horizontal_spacing=0.1)
     for column, rows in enumerate(means.values(), start=1):
@@ -101,7 +104,12 @@ def gain_vs_alignment(
         frame: language, gain (points), change (of the cosine): what `fit` was fitted to. Both axes are divided by the
             largest magnitude, as in `fit_gain_alignment`; the hover text has the numbers themselves.
     """
+    given_frame(frame, ("language", "gain", "change"), "gain_vs_alignment", "what the fit was fitted to")
+    given(fit, GainFit, "gain_vs_alignment needs a GainFit", "fit_gain_alignment(frame) makes one")
     rows = frame[frame["language"] != anchor]
+    strange = [code for code in rows["language"] if str(code) not in fit.left_out]
+    if strange:
+        raise ValueError(f"the fit was made without {strange[0]!r}: give fit_gain_alignment of this same frame")
     x, y = (rows["gain"] / fit.gain_scale).tolist(), (rows["change"] / fit.change_scale).tolist()
     ends = [min(x), max(x)]
     spans = [[min(0, *values) - 0.12, max(0, *values) + 0.12] for values in (x, y)]

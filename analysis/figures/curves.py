@@ -9,6 +9,9 @@ from plotly.subplots import make_subplots
 from analysis.style.languages import language_style
 from analysis.style.look import COLUMN, PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panels_of, plain
 from analysis.style.numbers import signed
+from clas_lens.given import given_frame
+
+SEARCHED = ("task", "alpha", "beta", "gamma", "language", "score", "n")  # columns of a search table
 
 
 def alpha_curve(
@@ -26,6 +29,7 @@ def alpha_curve(
     """
     series = panels_of(table)
     for rows in series.values():
+        given_frame(rows, SEARCHED, "alpha_curve", "the table of a search")
         _require_one(rows, "beta")
         _require_one(rows, "gamma")
     tasks = list(dict.fromkeys(task for rows in series.values() for task in rows["task"]))
@@ -115,6 +119,7 @@ def beta_gamma_curve(
     Raises:
         ValueError: no rows of that alpha, or more than one task.
     """
+    given_frame(table, SEARCHED, "beta_gamma_curve", "the table of a search")
     rows = table[table["alpha"] == alpha]
     if rows.empty:
         raise ValueError(f"no rows with alpha = {alpha:g}; available: {sorted(set(table['alpha']))}")

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 from analysis.style.languages import language_style
 from analysis.style.look import QUIET, apply_look, plain
 from analysis.style.numbers import signed
+from clas_lens.given import given_frame, given_number
 
 # Blue for gains, orange-brown for losses: a pair that no colour vision confuses.
 DIVERGING = [[0.0, "#E08214"], [0.25, "#FDB863"], [0.5, "#F5F5F5"], [0.75, "#92C5DE"], [1.0, "#4393C3"]]
@@ -23,7 +24,13 @@ def gain_heatmap(frame: pd.DataFrame, *, title: str | None = None, dark: bool = 
         frame: language, gain (points), change (of the cosine), and where there are several, `setting` (such as "XNLI,
             Llama"), which becomes a column. Languages are sorted by mean gain; a missing pair stays empty.
     """
+    given_frame(frame, ("language", "gain", "change"), "gain_heatmap", "gains joined with changes of the cosine")
+    for name in ("gain", "change"):
+        if not pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all():
+            raise ValueError(f"gain_heatmap: no number in column {name!r}")
     rows = frame if "setting" in frame else frame.assign(setting="")
+    if rows.duplicated(["language", "setting"]).any():
+        raise ValueError("gain_heatmap: a language is there twice in one setting")
     order = rows.groupby("language")["gain"].mean().sort_values().index.tolist()
     settings = list(dict.fromkeys(rows["setting"]))
     figure = make_subplots(
@@ -80,6 +87,9 @@ def forest(
         level: languages with `p_holm` below it are filled, the others open.
         confidence: of the intervals in the frame.
     """
+    given_frame(frame, ("language", "gain", "ci_low", "ci_high", "p_holm"), "forest", "Comparison.languages")
+    given_number("level", level, above=0, below=1)
+    given_number("confidence", confidence, above=0, below=1)
     rows = frame.sort_values("gain").reset_index(drop=True)
     sure = rows["p_holm"] < level
     figure = go.Figure()

@@ -1,6 +1,7 @@
 """Figure 1: how each layer's neurons divide into the four categories."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +20,8 @@ from analysis.style.look import (
 from analysis.style.numbers import number
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.display import CATEGORY_COLOURS
+from clas_lens.given import given_frame
+from clas_lens.models.sites import check_layers
 
 Data = NeuronCategories | pd.DataFrame
 
@@ -50,14 +53,22 @@ def layer_distribution(
     panels: dict[str, Data] = panels_of(data)
     figure = panel_row(list(panels))
     for column, (name, panel) in enumerate(panels.items(), start=1):
-        shares = panel.shares() if isinstance(panel, NeuronCategories) else panel
+        shares = (
+            panel.shares()
+            if isinstance(panel, NeuronCategories)
+            else _shares_of(panel, "NeuronCategories or their shares()", "count")
+        )
         band, chance = _of(sensitivity, name), _of(null, name)
         if band is not None:
+            _shares_of(band, "threshold_shares(...)", "threshold")
             _add_bands(figure, band, column)
         if chance is not None:
+            _shares_of(chance, "null_shares(...)")
             _add_null(figure, chance, column)
         _add_shares(figure, shares, column)
-        _shade(figure, _of(bridge_layers, name) or (), column)
+        shaded = _of(bridge_layers, name)
+        if shaded is not None and len(shaded):
+            _shade(figure, check_layers(shaded, int(shares["layer"].max()) + 1), column)
         last = shares["layer"].max()
         figure.update_xaxes(
             title="layer", dtick=1 if last < 20 and len(panels) == 1 else 4, range=[-0.5, last + 0.5], col=column
@@ -74,6 +85,10 @@ def layer_distribution(
     figure.update_yaxes(range=[0, 100])
     figure.update_yaxes(title="neurons in the layer (%)", col=1)
     return figure
+
+
+def _shares_of(table: Any, how: str, *more: str) -> pd.DataFrame:
+    return given_frame(table, ("layer", "category", "percent", *more), "layer_distribution", how)
 
 
 def _of(option: T | Mapping[str, T] | None, name: str) -> T | None:

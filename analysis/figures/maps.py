@@ -8,6 +8,7 @@ from analysis.style.labels import label_sides
 from analysis.style.languages import language_style
 from analysis.style.look import GRIDLINE, PAGE, QUIET, apply_look, hover_text, plain
 from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.given import given, given_frame
 from clas_lens.representations.maps import WHEN, SentenceMap
 
 MEASURE_NAMES = {
@@ -33,6 +34,11 @@ def tsne_map(
         measures: `separation_frame(...)` of the same layer; its rows of "all" languages are shown.
         texts: the corpus, so that a point's hover text is its sentence; else it is the example's id.
     """
+    given(sentences, SentenceMap, "tsne_map needs a SentenceMap", "tsne_frame(...) makes one")
+    if not isinstance(measures, pd.DataFrame) or len(measures):
+        given_frame(measures, ("language", "measure", "before", "after", "chance"), "tsne_map", "separation_frame(...)")
+    if texts is not None:
+        given(texts, ParallelCorpus, "tsne_map needs a ParallelCorpus for its texts", "give the one that was read")
     figure = make_subplots(
         cols=3,
         column_widths=[0.36, 0.36, 0.28],

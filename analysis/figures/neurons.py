@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from analysis.style.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, quoted
 from analysis.style.numbers import signed
+from clas_lens.given import given_frame
 
 
 def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool = False) -> go.Figure:
@@ -13,6 +14,12 @@ def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool 
     Args:
         table: `top_neurons(...)`, or several of them joined; with `with_promoted_tokens` it has their tokens too.
     """
+    given_frame(
+        table,
+        ("language", "layer", "neuron", "category", "selectivity", "firing_rate", "max", "text"),
+        "neuron_browser",
+        "top_neurons(...)",
+    )
     columns = {
         "language": [plain(code) for code in table["language"]],
         "neuron": [f"{row.layer}.{row.neuron}" for row in table.itertuples()],
@@ -55,6 +62,7 @@ def neuron_distribution(
     Args:
         frame: `neuron_activations(...)`: language, example, when ("before", "after"), value.
     """
+    given_frame(frame, ("language", "when", "value"), "neuron_distribution", "neuron_activations(...)")
     order = frame[frame["when"] == "before"].groupby("language")["value"].median().sort_values().index.tolist()
     figure = go.Figure()
     for when, side in (("before", "negative"), ("after", "positive")):

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from analysis.style.look import PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panel_row, plain
 from analysis.style.numbers import signed
 from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, paper_table
+from clas_lens.given import given, given_frame, given_word
 from clas_lens.tasks.known import TASKS
 
 MODEL_NAMES = dict(zip(PAPER_MODELS, ("Llama 3.1 8B, paper", "Qwen 2.5 7B, paper"), strict=True))
@@ -22,6 +23,10 @@ def paper_gains(
         own: by task (those of `PAPER_TASKS`): language, gain (points). May be empty.
         model: one's own model's name, for the legend.
     """
+    given(own, Mapping, "paper_gains needs tables by task", 'such as {"xnli": comparison.languages}')
+    for task, frame in own.items():
+        given_word("task", task, PAPER_TASKS)
+        given_frame(frame, ("language", "gain"), "paper_gains", "Comparison.languages")
     named = [f"{TASKS[task].metric_title} on {TASKS[task].title}" for task in PAPER_TASKS]
     figure = panel_row([TASKS[task].title for task in PAPER_TASKS], shared_yaxes=False, horizontal_spacing=0.08)
     tallest = 0

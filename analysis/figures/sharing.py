@@ -11,6 +11,7 @@ from analysis.style.numbers import number
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.categories.views import language_overlap
 from clas_lens.display import CATEGORY_COLOURS
+from clas_lens.given import given_frame
 
 FLOW_PAD = 12  # pixels between the bands of a column
 
@@ -25,6 +26,12 @@ def overlap_matrix(data: NeuronCategories | pd.DataFrame, *, title: str | None =
         data: categories, or their `language_overlap(cats, layers)`: language, other, jaccard, both, either.
     """
     frame = language_overlap(data) if isinstance(data, NeuronCategories) else data
+    given_frame(
+        frame,
+        ("language", "other", "jaccard", "both", "either"),
+        "overlap_matrix",
+        "NeuronCategories or their language_overlap",
+    )
     tables = {
         name: frame.pivot(index="language", columns="other", values=name) for name in ("jaccard", "both", "either")
     }
@@ -89,6 +96,12 @@ def category_flow(moves: pd.DataFrame, *, title: str | None = None, dark: bool =
     Args:
         moves: `category_moves(stats, thresholds)`: from_threshold, to_threshold, from_category, to_category, count.
     """
+    given_frame(
+        moves,
+        ("from_threshold", "to_threshold", "from_category", "to_category", "count"),
+        "category_flow",
+        "category_moves(...)",
+    )
     thresholds = sorted({*moves["from_threshold"], *moves["to_threshold"]})
     nodes = _flow_nodes(moves, thresholds)
     places = [*zip(nodes["threshold"], nodes["category"], strict=True)]

@@ -198,9 +198,16 @@ def _software(data: RunData) -> str:
     if not entries:
         return ""
     last = max(entries, key=lambda one: str(one["made"]))
-    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items() if version)
-    commit = f", commit {last['git_commit'][:12]}" if last["git_commit"] else ""
-    return f"{versions}; Python {last['python']}{commit}. Last stage: {last['made']}."
+    measured = [one for one in data.facts("collect").get("measured", ()) if _versions(one) != _versions(last)]
+    earlier = " and with ".join(dict.fromkeys(_versions(one) for one in measured))
+    kept = f" Activations that were kept were measured with {earlier}." if earlier else ""
+    return f"{_versions(last)}. Last stage: {last['made']}.{kept}"
+
+
+def _versions(made: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
+    commit = f", commit {made['git_commit'][:12]}" if made["git_commit"] else ""
+    return f"{versions}; Python {made['python']}{commit}"
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.style.numbers import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.given import given_path
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.pairs import facts_of_rows
@@ -37,7 +38,7 @@ class RunData:
         Raises:
             ArtifactError: not a run folder, or a damaged manifest.
         """
-        run = RunFolder(Path(root))
+        run = RunFolder(given_path("a run folder", root))
         return cls(run, run.read_manifest())
 
     def table(self, name: str, kind: str = REPORT_KIND) -> pd.DataFrame | None:

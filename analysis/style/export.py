@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 from clas_lens.artifacts import write_text
+from clas_lens.given import given, given_path
 
 Format = Literal["html", "png", "svg", "pdf"]
 
@@ -30,6 +31,8 @@ class ExportError(ValueError):
 
 def save_figure(figure: go.Figure, stem: str | Path) -> Path:
     """Write `<stem>.html` (works offline) and `<stem>.json`; returns the HTML's path."""
+    given(figure, go.Figure, "save_figure needs a figure", "such as layer_distribution(...)")
+    given_path("stem", stem)
     page, data = Path(f"{stem}.html"), Path(f"{stem}.json")
     write_text(data, figure.to_json())
     write_text(page, figure.to_html(include_plotlyjs=True, full_html=True, config=CONFIG))
@@ -44,6 +47,9 @@ def export_figures(
     Raises:
         ExportError: an unknown format, or pictures without a Chromium to draw them.
     """
+    given(figures, Mapping, "export_figures needs figures by name", "such as {name: figure}")
+    if isinstance(formats, str):
+        raise ExportError(f"formats must be a list such as [{formats!r}], got {formats!r}")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ExportError(f"unknown format {unknown[0]!r}; available: {', '.join(FORMATS)}")

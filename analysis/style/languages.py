@@ -7,6 +7,8 @@ are closest never share one.
 
 import hashlib
 
+from clas_lens.given import given
+
 ANCHOR_COLOUR, ANCHOR_SYMBOL = "#DB2449", "star"
 
 
@@ -39,6 +41,7 @@ _OTHER_SYMBOLS = ("pentagon", "hexagon", "hourglass", "bowtie", "cross", "x", "s
 
 def language_style(code: str) -> tuple[str, str]:
     """A language's (colour, symbol). One that is not in the table gets its own from its code, with another set of symbols."""
+    given(code, str, "a language code is needed", "such as 'de'")
     if code in _STYLES:
         return _STYLES[code]
     number = int.from_bytes(hashlib.sha256(code.encode()).digest()[:8])

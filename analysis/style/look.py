@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from clas_lens.given import given
+
 CATEGORY_SYMBOLS = {
     "dead": "x",
     "language-specific": "diamond",
@@ -149,6 +151,7 @@ def apply_look(
 
 def themed(figure: go.Figure, *, dark: bool) -> go.Figure:
     """A copy of a figure of this package in the light or the dark look; its data are the same."""
+    given(figure, go.Figure, "themed needs a figure", "such as layer_distribution(...)")
     return go.Figure(figure).update_layout(template=template(dark=dark))
 
 

@@ -157,7 +157,7 @@ def paper_model(name: str) -> str | None:
 
 
 def _of(tables: Mapping[Any, str], task: str) -> str:
-    if task not in tables:
+    if not isinstance(task, str) or task not in tables:
         raise ValueError(f"the paper has no table of the task {task!r}; it has: {', '.join(tables)}")
     return tables[task]
 

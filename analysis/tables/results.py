@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from analysis.tables.paper import PAPER_METRICS, paper_model, paper_summary, paper_table
+from clas_lens.given import given_each
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.pairs import facts_of_rows
 
@@ -87,6 +88,7 @@ def decision_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def check_alike(comparisons: Sequence[Comparison]) -> None:
     """Raise `ValueError` unless the comparisons can stand in one table."""
+    given_each(comparisons, Comparison, "a list of Comparisons is needed", "compare(rows, ...) makes one")
     if not comparisons:
         raise ValueError("no comparisons to tabulate")
     names = [comparison.intervention for comparison in comparisons]

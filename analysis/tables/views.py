@@ -1,7 +1,7 @@
 """Tables to read: what `analysis.tables` holds, laid out as in the paper."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -9,6 +9,7 @@ from analysis.style.numbers import interval, number, p_value, signed
 from analysis.tables.paper import PLACES, paper_table
 from analysis.tables.results import decision_table, labels_of, results_table
 from analysis.tables.table import Column, Table, table_of
+from clas_lens.given import given_word
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.intervals import caution
 from clas_lens.significance.pairs import RowFacts, facts_of_rows
@@ -67,6 +68,7 @@ def results_view(
 
     Arguments and errors are those of `results_table`; `correction` chooses which corrected p is shown.
     """
+    given_word("correction", correction, get_args(Correction))
     table = results_table(comparisons, model=model)
     first = comparisons[0]
     parts = [table[table["intervention"] == one.intervention].to_dict("records") for one in comparisons]

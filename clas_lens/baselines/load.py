@@ -9,6 +9,7 @@ from clas_lens.baselines.masks import RescaleMasks
 from clas_lens.baselines.noise import MatchedNoise
 from clas_lens.baselines.overwrite import Overwrite
 from clas_lens.baselines.vectors import AddVector, Incline
+from clas_lens.given import given_path
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import FILE_NAME, Intervention
 
@@ -37,7 +38,7 @@ def load_intervention(folder: str | Path) -> Intervention:
     Raises:
         ArtifactError: none there, a damaged file, or one that holds something else.
     """
-    path = Path(folder) / FILE_NAME
+    path = given_path("folder", folder) / FILE_NAME
     if not path.is_file():
         raise ArtifactError(f"no intervention in {folder}: it has no {FILE_NAME}, which save_pretrained writes")
     kind = read_header(path)["kind"]

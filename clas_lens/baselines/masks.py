@@ -11,7 +11,9 @@ from torch import Tensor
 
 from clas_lens.artifacts import tensor_fingerprint
 from clas_lens.categories.categorize import NeuronCategory
+from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.given import given, given_whole, named
 from clas_lens.models.sites import LensModel, down_projection
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -52,6 +54,9 @@ class RescaleMasks(Rescaling):
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        for name, mask in (("boost", self.boost), ("cut", self.cut)):
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim != 2:
+                raise SteeringError(f"{name} must be a mask: a boolean tensor of layers x neurons, got {_shown(mask)}")
         if self.boost.shape != self.cut.shape:
             raise SteeringError(
                 f"boost is {tuple(self.boost.shape)} and cut {tuple(self.cut.shape)}; they must be alike"
@@ -90,6 +95,11 @@ class RescaleMasks(Rescaling):
         Raises:
             SteeringError: another `specific`, or magnitudes of another shape.
         """
+        given(clas, Clas, "matched_random needs a Clas", "Clas(categories, layers=...)", error=SteeringError)
+        given(
+            magnitude, Tensor, "matched_random needs magnitudes", "neuron_magnitude(model, stats)", error=SteeringError
+        )
+        seed, bins = given_whole("seed", seed), given_whole("bins", bins, least=1, most=clas.categories.n_neurons)
         if clas.specific != "union":
             raise SteeringError(
                 f"matched random masks are the same for all languages: they need specific='union', got {clas.specific!r}"
@@ -98,6 +108,8 @@ class RescaleMasks(Rescaling):
         specific = clas.categories.mask(NeuronCategory.LANGUAGE_SPECIFIC)
         if magnitude.shape != partial.shape:
             raise SteeringError(f"magnitudes are {tuple(magnitude.shape)}, the categories {tuple(partial.shape)}")
+        if not magnitude.isfinite().all():
+            raise SteeringError("magnitudes must be finite; some of the statistics are not")
         boost, cut = torch.zeros_like(partial), torch.zeros_like(specific)
         for layer in clas.layers:
             generator = torch.Generator().manual_seed(seed * clas.categories.n_layers + layer)
@@ -123,6 +135,7 @@ class RescaleMasks(Rescaling):
         Raises:
             SteeringError: twice the same category, or no such neurons in the layers.
         """
+        given(clas, Clas, "other_categories needs a Clas", "Clas(categories, layers=...)", error=SteeringError)
         cats, boost, cut = clas.categories, NeuronCategory.of(boost), NeuronCategory.of(cut)
         name = f"boost_{boost.label}_cut_{cut.label}"
         return cls._like(clas, cats.mask(boost), cats.mask(cut), name, {"of": clas.fingerprint()})
@@ -130,6 +143,7 @@ class RescaleMasks(Rescaling):
     @classmethod
     def uniform(cls, clas: Clas) -> "RescaleMasks":
         """Every neuron of CLAS's layers times the same 1 + alpha * beta, which is CLAS's factor on partial-shared neurons."""
+        given(clas, Clas, "uniform needs a Clas", "Clas(categories, layers=...)", error=SteeringError)
         everything = torch.ones(clas.categories.n_layers, clas.categories.n_neurons, dtype=torch.bool)
         return cls._like(clas, everything, ~everything, "uniform_rescale", {"of": clas.fingerprint()})
 
@@ -150,12 +164,24 @@ class RescaleMasks(Rescaling):
         return cls(boost, cut, **settings, name=name, model=clas.categories.model, source={**keys, **source})
 
 
+def _shown(mask: object) -> str:
+    return f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else named(mask)
+
+
 def neuron_magnitude(model: LensModel, stats: NeuronStatistics) -> Float[Tensor, "layer neuron"]:
     """How much a neuron writes to the residual stream on average: mean over languages of |mean h|, times ||its W_down row||.
 
     Raises:
         SteeringError: statistics of another model.
     """
+    given_model(model)
+    given(
+        stats,
+        NeuronStatistics,
+        "neuron_magnitude needs NeuronStatistics",
+        "run collect_statistics first",
+        error=SteeringError,
+    )
     check_neurons(model, stats.model, n_layers=stats.n_layers, n_neurons=stats.n_neurons)
     norms = [down_projection(model, layer).double().norm(dim=1).cpu() for layer in range(stats.n_layers)]
     return (stats.mean.double().abs().mean(0) * torch.stack(norms)).float()
@@ -174,6 +200,8 @@ def shuffled_labels(corpus: ParallelCorpus, *, seed: int) -> ParallelCorpus:
     Statistics and categories of it are a null for those of `corpus`: the same texts, one an example and label, but a label
     says nothing of the language. Statistics keep sums, not the values of each text, so this takes a collection of its own.
     """
+    given(corpus, ParallelCorpus, "shuffled_labels needs a ParallelCorpus", "ParallelCorpus.from_texts(...) makes one")
+    seed = given_whole("seed", seed)
     generator = random.Random(seed)
     rows = [generator.sample(row, len(row)) for row in zip(*corpus.texts.values(), strict=True)]
     columns = zip(*rows, strict=True)

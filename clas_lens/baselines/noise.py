@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.corpus.arguments import given_model
+from clas_lens.given import given, given_whole
 from clas_lens.models.sites import LensModel, Site, down_projection
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.edits import LanguageTable
@@ -59,6 +61,9 @@ class MatchedNoise(SavedIntervention):
         Raises:
             SteeringError: categories of another model.
         """
+        given_model(model)
+        given(clas, Clas, "for_model needs a Clas", "Clas(categories, layers=...)", error=SteeringError)
+        seed = given_whole("seed", seed)
         clas.check(model)
         drawn = torch.randn(
             model.cfg.n_layers, model.cfg.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)

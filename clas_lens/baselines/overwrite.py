@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
+from clas_lens.given import given, given_number
 from clas_lens.models.sites import LensModel, Site, check_layers, up_name
 from clas_lens.statistics.histogram import quantile
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -111,6 +112,17 @@ class Overwrite(SavedIntervention):
             ValueError: statistics and selection of different models, a language without statistics, no histograms where a
                 percentile needs them, or options that do not go together.
         """
+        given(stats, NeuronStatistics, "int_mu needs NeuronStatistics first", "run collect_statistics first")
+        given(
+            selection,
+            NeuronSelection,
+            "int_mu needs a NeuronSelection second",
+            "lape, act_prob and category_selection make one",
+        )
+        if anchor not in selection.languages:
+            raise SteeringError(
+                f"the anchor {anchor!r} is none of the languages that were measured: {', '.join(selection.languages)}"
+            )
         if stats.model.get("neurons") != selection.model.get("neurons"):
             raise ValueError(
                 f"the statistics are of {stats.model.get('name')!r} and the selection of {selection.model.get('name')!r}, "
@@ -215,6 +227,8 @@ def language_constants(
     Raises:
         ValueError: an unknown statistic, a percentile without its statistic or the other way round, or no histograms.
     """
+    if percentile is not None:
+        given_number("percentile", percentile)
     if (statistic == "percentile") != (percentile is not None) or not 0 <= (percentile or 0) <= 100:
         raise ValueError(f"statistic='percentile' needs percentile=0 to 100, and no other does; got {percentile}")
     constants = torch.zeros(masks.shape)

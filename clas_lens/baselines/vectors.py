@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
+from clas_lens.given import given, given_number
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
 from clas_lens.saved import SAVED_ONLY
@@ -225,8 +226,7 @@ def least_squares_map(
     Raises:
         ValueError: a negative ridge.
     """
-    if not ridge >= 0:
-        raise ValueError(f"ridge must be at least 0, got {ridge}")
+    given_number("ridge", ridge, least=0)
     x, y = states.double(), goals.double()
     if ridge == 0:
         return torch.linalg.lstsq(x, y, driver="gelsd").solution.T
@@ -239,6 +239,12 @@ def least_squares_map(
 
 
 def _check_unsteered(representations: Representations) -> None:
+    given(
+        representations,
+        Representations,
+        "Representations of the unsteered model are needed",
+        "collect_representations gives them",
+    )
     if representations.intervention is not None:
         raise ValueError(
             f"needs representations of the unsteered model, got those under intervention {representations.intervention}"

@@ -8,8 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.given import given, given_frame, given_whole
 from clas_lens.models.sites import LensModel, direct_logits, down_projection
 from clas_lens.statistics.neurons import NeuronStatistics
 
@@ -24,6 +26,7 @@ def selectivity(stats: NeuronStatistics, language: str) -> Float[Tensor, "layer 
 
     In units of the neuron's own root mean square over all languages, so that layers compare; 0 for a silent neuron.
     """
+    given(stats, NeuronStatistics, "selectivity needs NeuronStatistics", "run collect_statistics first")
     row = _row(stats.languages, language, "statistics")
     others = [i for i in range(len(stats.languages)) if i != row]
     scale = stats.second_moment.double().mean(0).sqrt()
@@ -53,6 +56,10 @@ def top_neurons(
     Raises:
         ValueError: the language, the layer or the examples are not those of `stats` and `cats`.
     """
+    given(stats, NeuronStatistics, "top_neurons needs NeuronStatistics", "run collect_statistics first")
+    given(cats, NeuronCategories, "top_neurons needs NeuronCategories", "run categorize first")
+    given(corpus, ParallelCorpus, "top_neurons needs a ParallelCorpus", "give the one that collect_statistics had")
+    given_whole("n", n, least=1)
     row = _row(stats.languages, language, "statistics")
     active = cats.active[_row(cats.languages, language, "categories")]
     if active.shape != (stats.n_layers, stats.n_neurons):
@@ -64,8 +71,8 @@ def top_neurons(
             f"the statistics were collected on other examples ({len(stats.example_ids)}) than {corpus!r} has: "
             "give the corpus that collect_statistics had"
         )
-    if layer is not None and not 0 <= layer < stats.n_layers:
-        raise ValueError(f"no layer {layer}; available: 0..{stats.n_layers - 1}")
+    if layer is not None:
+        given_whole("layer", layer, most=stats.n_layers - 1)
     score = selectivity(stats, language).masked_fill(~active, -torch.inf)
     if layer is not None:
         score[torch.arange(stats.n_layers) != layer] = -torch.inf
@@ -103,7 +110,7 @@ def _row(languages: Sequence[str], language: str, what: str) -> int:
 def check_neuron(model: LensModel, layer: int, neuron: int) -> None:
     """Raise `ValueError` unless the model has this neuron."""
     for what, value, size in (("layer", layer, model.cfg.n_layers), ("neuron", neuron, model.cfg.d_mlp)):
-        if not 0 <= value < size:
+        if type(value) is bool or not hasattr(value, "__index__") or not 0 <= value < size:
             raise ValueError(f"no {what} {value} in {model.cfg.model_name}; available: 0..{size - 1}")
 
 
@@ -117,6 +124,8 @@ def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10) -> p
     Returns:
         `k` rows, the most promoted first: token (text), token_id, logit (per unit of activation).
     """
+    given_model(model)
+    k = given_whole("k", k, least=1)
     check_neuron(model, layer, neuron)
     tokenizer = require_tokenizer(model)
     logits = direct_logits(model, down_projection(model, layer)[neuron][None])[0, : len(tokenizer)]
@@ -132,6 +141,7 @@ def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10) -> p
 
 def with_promoted_tokens(table: pd.DataFrame, model: LensModel, k: int = 5) -> pd.DataFrame:
     """`top_neurons`' table with a column `promoted`: a list of each neuron's `k` most promoted tokens."""
+    given_frame(table, ("layer", "neuron"), "with_promoted_tokens", "top_neurons(...)")
     promoted = [
         promoted_tokens(model, int(layer), int(neuron), k)["token"].tolist()
         for layer, neuron in zip(table["layer"], table["neuron"], strict=True)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from math import isfinite
-from numbers import Real
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -13,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.display import bands, card, listed
+from clas_lens.given import given, given_number
 from clas_lens.models.presets import paper_bridge_layers
+from clas_lens.models.sites import check_layers
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import Activity
@@ -169,10 +169,8 @@ def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activi
         ValueError: no statistics, fewer than two languages, an unknown activity, a threshold that is no finite number, or a
             rate threshold outside [0, 1).
     """
-    if not isinstance(stats, NeuronStatistics):
-        raise ValueError(f"categorize needs NeuronStatistics, got {type(stats).__name__}: run collect_statistics first")
-    if not isinstance(threshold, Real) or not isfinite(threshold):
-        raise ValueError(f"a threshold is a finite number, got {threshold!r}")
+    given(stats, NeuronStatistics, "categorize needs NeuronStatistics", "run collect_statistics first")
+    threshold = given_number("a threshold", threshold)
     values: Float[Tensor, "lang layer neuron"]
     match activity:
         case "mean":
@@ -185,9 +183,7 @@ def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activi
             values = stats.firing_rate
         case _:
             raise ValueError(f"unknown activity {activity!r}; available: mean, abs_mean, firing_rate")
-    return NeuronCategories(
-        values > threshold, stats.languages, float(threshold), activity, stats.model, stats.source()
-    )
+    return NeuronCategories(values > threshold, stats.languages, threshold, activity, stats.model, stats.source())
 
 
 def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -205,23 +201,20 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
         layers: your own choice, checked and sorted.
 
     Raises:
-        ValueError: fewer than three layers, or a chosen layer that is out of range or one of the last two.
+        ValueError: fewer than three layers, or a chosen layer that is out of range, there twice or one of the last two.
     """
-    if not isinstance(cats, NeuronCategories):
-        raise ValueError(
-            f"select_bridge_layers needs NeuronCategories, got {type(cats).__name__}: run categorize first"
-        )
+    given(cats, NeuronCategories, "select_bridge_layers needs NeuronCategories", "run categorize first")
     n_layers = cats.n_layers
     if n_layers < 3:
         raise ValueError(f"no bridge layer in a model of {n_layers} layers: the last two are never taken")
     if layers is not None:
-        outside = [layer for layer in layers if not 0 <= layer < n_layers - 2]
-        if outside or not layers:
+        chosen = check_layers(layers, n_layers)
+        if chosen[-1] >= n_layers - 2:
             raise ValueError(
                 f"bridge layers must be among 0..{n_layers - 3} (of {n_layers}; the last two are never taken), "
-                f"got {list(layers)}"
+                f"got {list(chosen)}"
             )
-        return tuple(sorted(set(layers)))
+        return chosen
     preset = paper_bridge_layers(n_layers, cats.n_neurons, cats.model.get("d_vocab", 0))
     if preset is not None:
         return preset

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.given import given, given_number
 from clas_lens.models.sites import check_layers
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.histogram import quantile, share_above
@@ -163,6 +164,7 @@ def category_selection(cats: NeuronCategories, layers: Sequence[int] | None = No
     Raises:
         ValueError: a layer that the model does not have, or twice, or none.
     """
+    given(cats, NeuronCategories, "category_selection needs NeuronCategories", "run categorize first")
     chosen = list(check_layers(range(cats.n_layers) if layers is None else layers, cats.n_layers))
     masks = torch.zeros_like(cats.active)
     masks[:, chosen] = (cats.active & cats.mask(NeuronCategory.LANGUAGE_SPECIFIC))[:, chosen]
@@ -181,6 +183,9 @@ def _highest(scores: Float[Tensor, "layer neuron"], share: float) -> Bool[Tensor
 
 def _check_options(stats: NeuronStatistics, percentile: float, share: float) -> None:
     """Raise unless there are languages to compare, a percentile, and a share that takes at least one neuron."""
+    given(stats, NeuronStatistics, "a selection needs NeuronStatistics", "run collect_statistics first")
+    given_number("a percentile", percentile)
+    given_number("share", share)
     if len(stats.languages) < 2:
         raise ValueError(f"a selection compares languages: at least 2 are needed, got {', '.join(stats.languages)}")
     if not 0 < percentile < 100:

@@ -1,6 +1,6 @@
 """What else the categories show: overlap between languages, moves between thresholds, and what chance alone would give."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -26,7 +26,8 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, hooked, post_name
+from clas_lens.given import given, given_number
+from clas_lens.models.sites import HookFunction, LensModel, check_layers, check_mlp_hooks, hooked, post_name
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import Activity
 
@@ -41,6 +42,7 @@ def null_shares(cats: NeuronCategories, *, rates: Literal["fair", "measured"] = 
     Returns:
         Tidy, like `NeuronCategories.shares()`: layer, category, percent.
     """
+    given(cats, NeuronCategories, "null_shares needs NeuronCategories", "run categorize first")
     match rates:
         case "fair":
             active = np.full((len(cats.languages), cats.n_layers), 0.5)
@@ -68,6 +70,7 @@ def threshold_shares(
     stats: NeuronStatistics, thresholds: Sequence[float | int], *, activity: Activity = "mean"
 ) -> pd.DataFrame:
     """The category shares at each threshold: threshold, layer, category, count, percent."""
+    given(stats, NeuronStatistics, "threshold_shares needs NeuronStatistics", "run collect_statistics first")
     frames = [categorize(stats, t, activity).shares().assign(threshold=float(t)) for t in _increasing(thresholds, 1)]
     return pd.concat(frames, ignore_index=True)[["threshold", "layer", "category", "count", "percent"]]
 
@@ -84,7 +87,8 @@ def category_moves(
     Returns:
         Tidy: from_threshold, to_threshold, from_category, to_category, count (0 where no neuron does).
     """
-    chosen = list(range(stats.n_layers) if layers is None else layers)
+    given(stats, NeuronStatistics, "category_moves needs NeuronStatistics", "run collect_statistics first")
+    chosen = list(range(stats.n_layers) if layers is None else check_layers(layers, stats.n_layers))
     labels = {t: categorize(stats, t, activity).labels[chosen] for t in _increasing(thresholds, 2)}
     rows = []
     for low, high in pairwise(labels):
@@ -96,7 +100,9 @@ def category_moves(
 
 
 def _increasing(thresholds: Sequence[float | int], at_least: int) -> list[float]:
-    values = [float(threshold) for threshold in thresholds]
+    if isinstance(thresholds, str) or not isinstance(thresholds, Iterable):
+        raise ValueError(f"thresholds must be a list of numbers, got {thresholds!r}")
+    values = [given_number("a threshold", threshold) for threshold in thresholds]
     if len(values) < at_least or values != sorted(set(values)):
         raise ValueError(f"thresholds must be at least {at_least}, each larger than the one before; got {values}")
     return values
@@ -108,7 +114,8 @@ def language_overlap(cats: NeuronCategories, layers: Sequence[int] | None = None
     Returns:
         Tidy: language, other, jaccard (active in both / active in either, 0 to 1; NaN where none is active), both, either.
     """
-    chosen = list(range(cats.n_layers) if layers is None else layers)
+    given(cats, NeuronCategories, "language_overlap needs NeuronCategories", "run categorize first")
+    chosen = list(range(cats.n_layers) if layers is None else check_layers(layers, cats.n_layers))
     active = cats.active[:, chosen].flatten(1).double()
     both = (active @ active.T).long()
     size = both.diagonal()

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+from clas_lens.given import given, given_frame, given_number
 from clas_lens.tasks.xnli import LABELS
 
 
@@ -42,6 +43,7 @@ def fit_label_bias(rows: pd.DataFrame, *, ridge: float = 1.0) -> LabelBias:
         ValueError: rows without label probabilities, or of several interventions.
     """
     _check(rows)
+    given_number("ridge", ridge, least=0)
     biases = {str(language): _fit(table, ridge) for language, table in rows.groupby("language", sort=False)}
     return LabelBias(biases, frozenset(rows["group"]))
 
@@ -67,6 +69,7 @@ def with_label_bias(
             `allow_overlap`; the column `overlap` then says which.
     """
     _check(rows)
+    given(bias, LabelBias, "with_label_bias needs a LabelBias", "fit_label_bias(rows) makes one")
     missing = sorted(set(rows["language"]) - set(bias.biases))
     if missing:
         raise ValueError(f"no bias for {', '.join(missing)}; fitted: {', '.join(bias.biases)}")
@@ -90,9 +93,12 @@ def _log_probabilities(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _check(rows: pd.DataFrame) -> None:
-    lacking = [column for column in ("language", "intervention", "group", "gold", *COLUMNS) if column not in rows]
-    if lacking:
-        raise ValueError(f"not XNLI rows: no column {lacking[0]!r}; there are: {', '.join(rows.columns)}")
+    wanted = ("language", "intervention", "group", "gold", *COLUMNS)
+    given_frame(rows, wanted, "a label bias", "evaluate's rows of XNLI")
+    if not rows[COLUMNS].apply(pd.to_numeric, errors="coerce").ge(0).all(axis=None):
+        raise ValueError(f"{', '.join(COLUMNS)} must be probabilities in every row; some are not")
+    if not rows["gold"].isin(range(len(LABELS))).all():
+        raise ValueError(f"gold must be 0 to {len(LABELS) - 1} in every row, got {sorted(set(rows['gold']), key=str)}")
     names = list(rows["intervention"].unique())
     if len(names) != 1:
         raise ValueError(f"rows of one intervention are needed, got: {', '.join(names) or 'none'}")

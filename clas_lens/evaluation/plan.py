@@ -2,12 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clas_lens.artifacts import content_key
+from clas_lens.corpus.arguments import given_model
 from clas_lens.evaluation.leakage import check_overlap, overlapping
+from clas_lens.given import given_whole
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel, check_mlp_hooks
 from clas_lens.steering.generate import end_token_ids
@@ -20,6 +22,7 @@ Interventions = Mapping[str, Intervention | None]
 
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
+LONGEST = 120  # of a name: file systems take 255 bytes, with what is added while a file is written
 
 
 class EvaluationError(ValueError):
@@ -117,11 +120,10 @@ def plan_evaluation(
     Raises:
         EvaluationError, LeakageError, SteeringError: as `evaluate`.
     """
-    check_mlp_hooks(model)
+    check_mlp_hooks(given_model(model))
     check_task(task)
     for name, value in (("batch_size", batch_size), ("chunk_size", chunk_size)):
-        if value < 1:
-            raise EvaluationError(f"{name} must be at least 1, got {value}")
+        given_whole(name, value, least=1)
     chosen = check_languages(task, languages)
     for name, intervention in interventions.items():
         check_intervention(name, intervention)
@@ -157,8 +159,10 @@ def check_task(task: object) -> None:
 
 def check_intervention(name: object, intervention: object) -> None:
     """Raise `EvaluationError` unless this is an intervention, or None, under a name that can be a file's."""
-    if not isinstance(name, str) or not FILE_NAME.fullmatch(name):
-        raise EvaluationError(f"{name!r} cannot be a file name; use letters, digits and . _ + = , -")
+    if not isinstance(name, str) or not FILE_NAME.fullmatch(name) or len(name) > LONGEST:
+        raise EvaluationError(
+            f"{str(name)[:60]!r} cannot be a file name; use at most {LONGEST} letters, digits and . _ + = , -"
+        )
     if inspect.isclass(intervention):
         raise EvaluationError(f"{name!r}: {intervention.__name__} is a class: make an intervention of it")
     if intervention is not None and not isinstance(intervention, Intervention):
@@ -176,6 +180,8 @@ def check_languages(task: Task, languages: Sequence[str] | None) -> tuple[str, .
     """
     if isinstance(languages, str):
         raise EvaluationError(f"languages must be a list, got the string {languages!r}: give [{languages!r}]")
+    if languages is not None and not isinstance(languages, Iterable):
+        raise EvaluationError(f"languages must be a list, got {languages!r}")
     chosen = tuple(task.languages if languages is None else languages)
     missing = [code for code in chosen if code not in task.languages]
     if missing or not chosen:

@@ -19,6 +19,7 @@ from clas_lens.evaluation.plan import (
     plan_evaluation,
 )
 from clas_lens.evaluation.store import RowStore
+from clas_lens.given import given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.intervention import Intervention
 from clas_lens.tasks.base import Task
@@ -110,6 +111,8 @@ def run_evaluation(
     **options: Any,
 ) -> EvaluationResult:
     """Plan, run what is not there yet, and return everything; arguments and errors are those of `evaluate`."""
+    if out is not None:
+        given_path("out", out)
     check_task(task)
     plan = plan_evaluation(model, task, interventions, kept=out is not None, **options)
     store = RowStore(None if out is None else Path(out) / task.name)

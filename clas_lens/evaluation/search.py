@@ -1,6 +1,6 @@
 """Grids over the strength of an intervention, on examples that are then not reported on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,10 +8,11 @@ from typing import Any, cast
 import pandas as pd
 
 from clas_lens.artifacts import load_table, save_table
-from clas_lens.evaluation.plan import EvaluationError
+from clas_lens.evaluation.plan import EvaluationError, check_task
 from clas_lens.evaluation.rows import run_evaluation
+from clas_lens.given import given_number
 from clas_lens.models.sites import LensModel
-from clas_lens.steering.intervention import STRENGTHS, Intervention
+from clas_lens.steering.intervention import STRENGTHS, Intervention, given_intervention
 from clas_lens.tasks.base import Task
 
 KIND = "search"
@@ -126,14 +127,22 @@ def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Se
     Raises:
         EvaluationError: no alphas for a task without the paper's.
     """
+    check_task(task)
     if alphas is None and not task.paper_alphas:
         raise EvaluationError(f"the task {task.name!r} has no alphas of the paper's; give alphas=")
-    return [{"alpha": float(alpha)} for alpha in (task.paper_alphas if alphas is None else alphas)]
+    return [{"alpha": alpha} for alpha in _numbers("alphas", task.paper_alphas if alphas is None else alphas)]
 
 
 def beta_gamma_settings(betas: Sequence[float] = PAPER_BETAS, gammas: Sequence[float] = PAPER_GAMMAS) -> list[Setting]:
     """Every pair, as settings for `search_grids`."""
-    return [{"beta": float(beta), "gamma": float(gamma)} for beta in betas for gamma in gammas]
+    pairs = [(beta, gamma) for beta in _numbers("betas", betas) for gamma in _numbers("gammas", gammas)]
+    return [{"beta": beta, "gamma": gamma} for beta, gamma in pairs]
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise EvaluationError(f"{name} must be a list of numbers, got {values!r}")
+    return [given_number(f"each of {name}", value, error=EvaluationError) for value in values]
 
 
 def search(
@@ -169,7 +178,7 @@ def search_grids(
     Raises:
         EvaluationError: as `search`, or no grids.
     """
-    if not grids:
+    if not isinstance(grids, Mapping) or not grids:
         raise EvaluationError("no grids given: name an intervention and the settings to score it at")
     runs = {name: _named_settings(name, intervention, settings) for name, (intervention, settings) in grids.items()}
     run = run_evaluation(model, task, {name: one for grid in runs.values() for name, one in grid.items()}, **options)
@@ -192,11 +201,12 @@ def search_grids(
 
 def _named_settings(grid: str, intervention: Intervention, settings: Sequence[Setting]) -> dict[str, Intervention]:
     """The intervention at each setting, by the name of the file of its rows."""
+    given_intervention(intervention)
     own = [strength for strength in STRENGTHS if hasattr(intervention, strength)]
     names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
     unknown = {key for setting in settings for key in setting} - set(own)
     uneven = len({tuple(setting) for setting in settings}) > 1
-    if not settings or unknown or uneven or len(set(names)) != len(names):
+    if not settings or not all(settings) or unknown or uneven or len(set(names)) != len(names):
         raise EvaluationError(
             f"a search needs different settings of {', '.join(own)} (all that {type(intervention).__name__} has); "
             f"got {names or 'none'}"

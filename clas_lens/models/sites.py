@@ -4,7 +4,7 @@ Everything that differs between `HookedTransformer` and `TransformerBridge` and 
 `decoding.py`, so that no other module asks which of the two it has.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, total_ordering
@@ -260,7 +260,7 @@ def direct_logits(
 
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
     """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
-    given = list(layers) if isinstance(layers, Iterable) else layers
+    given = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str | Mapping) else [layers]
     try:
         chosen = tuple(sorted(_whole(layer) for layer in given))
     except TypeError:

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from clas_lens.given import given, given_frame
 from clas_lens.representations.sentences import Representations
 
 MIN_LANGUAGES = 4  # a line through fewer points, and through one fewer still, says nothing
@@ -45,6 +46,7 @@ def cosine_frame(
     Raises:
         AlignmentError: representations of different models, languages, layers or examples; or no such anchor.
     """
+    _check_both(before, after)
     rows = []
     for layer in before.layers:
         values, steered = layer_pair(before, after, layer, anchor)
@@ -72,6 +74,7 @@ def layer_pair(
     Raises:
         AlignmentError: `before` is steered, the two are not of the same sentences, or there is no such layer or anchor.
     """
+    _check_both(before, after)
     if before.intervention is not None:
         raise AlignmentError(f"the representations before steering were made with intervention {before.intervention!r}")
     for what in ("languages", "layers", "example_ids", "pool", "model", "texts"):
@@ -87,6 +90,17 @@ def layer_pair(
     first, second = before.values[:, :, place].double(), after.values[:, :, place].double().clone()
     second[row] = first[row]
     return first, second
+
+
+def _check_both(before: object, after: object) -> None:
+    for one in (before, after):
+        given(
+            one,
+            Representations,
+            "before and after must be Representations",
+            "collect_representations gives them",
+            error=AlignmentError,
+        )
 
 
 def _short(value: object) -> str:
@@ -165,6 +179,7 @@ def fit_gain_alignment(frame: pd.DataFrame, *, anchor: str = "en") -> GainFit:
     Raises:
         AlignmentError: fewer than four languages, one twice, a number that is not finite, or an axis without spread.
     """
+    given_frame(frame, ("language", "gain", "change"), "fit_gain_alignment", "gains joined with changes of the cosine")
     rows = frame[frame["language"] != anchor]
     languages = [str(code) for code in rows["language"]]
     if len(languages) < MIN_LANGUAGES or len(set(languages)) != len(languages):
@@ -172,6 +187,9 @@ def fit_gain_alignment(frame: pd.DataFrame, *, anchor: str = "en") -> GainFit:
             f"a fit needs at least {MIN_LANGUAGES} languages beside {anchor!r}, one row each; "
             f"got {', '.join(languages) or 'none'}"
         )
+    for name in ("gain", "change"):
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            raise AlignmentError(f"nothing to fit: {name} must be numbers, got {rows[name].tolist()}")
     axes = {name: rows[name].to_numpy(dtype=float) for name in ("gain", "change")}
     for name, values in axes.items():
         if not np.isfinite(values).all() or np.ptp(values) == 0:

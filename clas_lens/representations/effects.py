@@ -27,6 +27,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
+from clas_lens.given import given, given_path
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, check_layers, hooked, last_logits, post_name
 from clas_lens.representations.sentences import Representations, check_steers_texts, unread_representations
@@ -70,8 +71,12 @@ def measure_effects(
         ValueError: the anchor is not in the corpus, `clas` steers generated tokens only, something else acts on the model
             (`steer`; your own hooks, with `out` or `representations`), or an argument is of another kind.
     """
+    for name, folder in (("out", out), ("representations", representations)):
+        if folder is not None:
+            given_path(name, folder)
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    given(clas, Clas, "measure_effects needs a Clas", "Clas(categories, layers=...)")
     if clas.anchor not in corpus.languages:
         raise ValueError(
             f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
@@ -170,6 +175,8 @@ def neuron_activations(
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
     check_neuron(model, layer, neuron)
+    if intervention is not None:
+        check_steers_texts(intervention)
     check_bare(model, "neuron_activations", kept=False)
     items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
     read = partial(_text_means, model, layer, neuron, intervention)

@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from clas_lens.given import given_number, given_whole
 from clas_lens.representations.alignment import AlignmentError, layer_pair, linear_cka, retrieval
 from clas_lens.representations.sentences import Representations
 
@@ -63,6 +64,8 @@ def tsne_frame(
     Raises:
         AlignmentError: representations that do not belong together; or a perplexity too large for so few sentences.
     """
+    seed, pca = given_whole("seed", seed, most=2**32 - 1), given_whole("pca", pca, least=2)
+    given_number("perplexity", perplexity, error=AlignmentError)
     first, second = layer_pair(before, after, layer, anchor)
     moved = [code for code in before.languages if code != anchor]
     rows = [before.languages.index(code) for code in moved]
@@ -128,6 +131,7 @@ def separation_frame(
     Raises:
         AlignmentError: representations that do not belong together; or too few examples or languages for the measures.
     """
+    k = given_whole("k", k)
     first, second = layer_pair(before, after, layer, anchor)
     n_languages, n_examples = first.shape[:2]
     if n_languages < 2 or not 1 <= k < n_examples:

@@ -36,12 +36,13 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenizedTexts
+from clas_lens.given import given_path
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, check_layers
 from clas_lens.statistics.files import check_language_of, language_path
-from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.intervention import Intervention, given_intervention
 from clas_lens.steering.steer import steer
-from clas_lens.vocabulary import Pool
+from clas_lens.vocabulary import Pool, check_languages
 
 KIND = "sentence representations"
 
@@ -102,7 +103,7 @@ class Representations:
 
     def select(self, languages: Sequence[str]) -> "Representations":
         """Only these languages, in this order."""
-        return self.with_values({code: self.of(code) for code in languages})
+        return self.with_values({code: self.of(code) for code in check_languages(languages, "representations")})
 
     def with_values(self, values: Mapping[str, Float[Tensor, "example layer d_model"]]) -> "Representations":
         """The same, of these languages."""
@@ -162,7 +163,7 @@ class Representations:
                 models, texts, layers or interventions.
         """
         found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
-        chosen = list(found if languages is None else languages)
+        chosen = found if languages is None else list(check_languages(languages, "representations"))
         if not chosen:
             raise ArtifactError(f"no {KIND} in {folder}")
         read = {code: load_tensors(language_path(Path(folder), code), KIND) for code in chosen}
@@ -223,6 +224,8 @@ def collect_representations(
             own hooks, with `out`), an intervention on generated tokens only, or an argument of another kind.
         NonFiniteActivationError: a representation with NaN or infinite values.
     """
+    if out is not None:
+        given_path("out", out)
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
     pool = given_choice("pool", pool, get_args(Pool))
@@ -296,6 +299,7 @@ def unread_representations(
 
 def check_steers_texts(intervention: Intervention) -> None:
     """Raise `ValueError` for an intervention that a single pass over a text would not show."""
+    given_intervention(intervention)
     if intervention.positions == "generated":
         raise ValueError(
             "texts are read, not generated: an intervention with positions='generated' would change nothing; "

@@ -8,10 +8,12 @@ languages at once, and such a test finds gains that are none (more than a quarte
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
+from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.significance.intervals import Interval, intervals_of
 from clas_lens.significance.pairs import PairedScores, facts_of_rows, pair_scores
 from clas_lens.significance.tests import (
@@ -123,9 +125,13 @@ def compare(
             true or false; other examples in one intervention or language than in
             another; fewer than two groups; no language but the anchor.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    if intervention == baseline:
+    given_number("confidence", confidence, above=0, below=1)
+    given_number("margin", margin, above=0)
+    given_word("test", test, get_args(Test))
+    given_word("interval", interval, get_args(IntervalMethod))
+    given_whole("seed", seed)
+    given_whole("n_boot", n_boot, least=2)
+    if isinstance(intervention, str) and intervention == baseline:
         raise ValueError(f"{intervention!r} against itself has no gains: name two interventions of the rows")
     facts = facts_of_rows(rows, metric=metric)
     pairs = pair_scores(rows, baseline, intervention, metric=facts.metric)
@@ -169,6 +175,10 @@ def summarize_languages(
     Raises:
         ValueError: different languages before and after, no such anchor, or no other language.
     """
+    for side in (before, after):
+        given(side, Mapping, "summarize_languages needs scores by language", 'such as {"en": 51.2, "de": 40.3}')
+        for code, score in side.items():
+            given_number(f"the score in {code!r}", score)
     if set(before) != set(after):
         raise ValueError(
             f"scores before and after are of different languages: only one has {sorted(set(before) ^ set(after))}"

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
+from clas_lens.given import named
 from clas_lens.significance.tests import DIGITS, differences
 
 
@@ -32,6 +33,7 @@ def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
     Raises:
         ValueError: several tasks, no rows, no column `task`, or rows that name no metric or one that is not there.
     """
+    _check_rows(rows)
     names = _only(rows, "task")
     chosen = metric or (_only(rows, "metric") if "metric" in rows else None)
     if chosen is None:
@@ -45,6 +47,11 @@ def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
         chosen,
         _only(rows, "metric_title") if own and "metric_title" in rows else chosen,
     )
+
+
+def _check_rows(rows: object) -> None:
+    if not isinstance(rows, pd.DataFrame):
+        raise ValueError(f"evaluation rows are needed, got {named(rows)}: evaluate(...) returns them, a DataFrame")
 
 
 def _only(rows: pd.DataFrame, column: str) -> str:
@@ -133,6 +140,10 @@ def pair_scores(rows: pd.DataFrame, before: str, after: str, *, metric: str) -> 
         ValueError: a column or an intervention that is missing, an example twice, other examples in one of the two or in
             one language than in another, an example in different groups, a metric that is no share.
     """
+    _check_rows(rows)
+    for name in (before, after):
+        if not isinstance(name, str):
+            raise ValueError(f"an intervention's name in the rows is needed, got {named(name)}")
     lacking = sorted({"language", "intervention", "id", "group", metric} - set(rows.columns))
     if lacking:
         raise ValueError(f"no column {lacking[0]!r} in the rows; there are: {', '.join(map(str, rows.columns))}")

@@ -1,16 +1,37 @@
 """Paired tests on plain numbers, each with a stated answer where its formula has none."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
+
+from clas_lens.given import given_number
 
 # Signs of up to 14 differences (XNLI's languages without English) are all enumerated; of more, this many are drawn.
 N_FLIPS = 2**14
 
 
 DIGITS = 9
+
+
+def checked(values: Float[np.ndarray, "value"], what: str) -> Float[np.ndarray, "value"]:
+    """The values, if they are finite numbers in one row, at least one.
+
+    Raises:
+        ValueError: anything else; a NaN would make a p value that looks like one.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ValueError(f"{what} must be finite numbers in one row, at least one; got {values!r}")
+    return array
+
+
+def _probabilities(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
+    array = checked(p_values, "p values")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"p values lie between 0 and 1; got {p_values!r}")
+    return array
 
 
 def differences(before: Float[np.ndarray, "*shape"], after: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -24,6 +45,7 @@ def paired_t_p(gains: Float[np.ndarray, "pair"]) -> float | None:
     Gains all alike but not 0: None. Their spread is 0, and t would be infinite and p 0 even for two languages that both won
     a single example: without spread nothing says how much a gain varies.
     """
+    gains = checked(gains, "gains")
     if len(gains) < 2:
         return None
     if np.ptp(gains) == 0:
@@ -33,6 +55,7 @@ def paired_t_p(gains: Float[np.ndarray, "pair"]) -> float | None:
 
 def wilcoxon_p(gains: Float[np.ndarray, "pair"]) -> float:
     """Two-sided Wilcoxon signed-rank test; zeros are dropped, and 1 if nothing is left."""
+    gains = checked(gains, "gains")
     moved = gains[gains != 0]
     return float(stats.wilcoxon(moved).pvalue) if len(moved) else 1.0
 
@@ -43,6 +66,7 @@ def sign_flip_p(gains: Float[np.ndarray, "pair"], *, n_flips: int = N_FLIPS, see
     Zeros have no sign and are left out. With up to log2(`n_flips`) differences every choice of signs is enumerated and p is
     exact; past that, `n_flips` are drawn and p = (1 + #) / (n_flips + 1). All zero: 1.
     """
+    gains = checked(gains, "gains")
     moved = gains[gains != 0]
     if len(moved) < 2:  # SciPy wants two; either sign of one number has the same absolute value
         return 1.0
@@ -61,6 +85,9 @@ def sign_flip_p(gains: Float[np.ndarray, "pair"], *, n_flips: int = N_FLIPS, see
 
 def mcnemar_p(before: Bool[np.ndarray, "example"], after: Bool[np.ndarray, "example"]) -> float:
     """Exact two-sided McNemar test: of the examples that changed, are as many won as lost? 1 if none changed."""
+    before, after = np.asarray(before), np.asarray(after)
+    if before.dtype != np.bool_ or after.dtype != np.bool_ or before.shape != after.shape:
+        raise ValueError("McNemar's test needs two rows of true or false, of one length")
     won, lost = int((after & ~before).sum()), int((before & ~after).sum())
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
@@ -70,8 +97,8 @@ def equivalence_p(gains: Float[np.ndarray, "pair"], *, margin: float) -> float |
 
     Gains all alike (a language that steering leaves untouched): 0 if they lie inside, else 1. Fewer than two: None.
     """
-    if margin <= 0:
-        raise ValueError(f"margin must be above 0, got {margin}")
+    given_number("margin", margin, above=0)
+    gains = checked(gains, "gains")
     if len(gains) < 2:
         return None
     if np.ptp(gains) == 0:
@@ -83,6 +110,7 @@ def equivalence_p(gains: Float[np.ndarray, "pair"], *, margin: float) -> float |
 
 def holm(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
     """Holm's step-down p values: the family-wise error rate, under any dependence."""
+    p_values = _probabilities(p_values)
     order = np.argsort(p_values)
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)).clip(max=1)
@@ -91,7 +119,7 @@ def holm(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
 
 def benjamini_hochberg(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
     """Benjamini and Hochberg's step-up p values: the false discovery rate."""
-    return np.asarray(stats.false_discovery_control(p_values, method="bh"))
+    return np.asarray(stats.false_discovery_control(_probabilities(p_values), method="bh"))
 
 
 def control_p(observed: float, controls: Sequence[float]) -> float:
@@ -99,6 +127,11 @@ def control_p(observed: float, controls: Sequence[float]) -> float:
 
     Each control needs the same search for its strength as the method had.
     """
-    if not len(controls):
-        raise ValueError("no control gains to compare with: run at least one control (99 allow p = 0.01)")
+    given_number("the observed gain", observed)
+    if isinstance(controls, str) or not isinstance(controls, Sized) or not len(controls):
+        raise ValueError(
+            f"no control gains to compare with: run at least one control (99 allow p = 0.01); got {controls!r}"
+        )
+    for gain in controls:
+        given_number("a control's gain", gain)
     return (1 + sum(gain >= observed for gain in controls)) / (len(controls) + 1)

@@ -25,6 +25,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
+from clas_lens.given import given_path
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import (
     LensModel,
@@ -77,6 +78,8 @@ def collect_statistics(
         ValueError: a model without a tokenizer or on which something else acts (`steer`; your own hooks, with `out`), or an
             argument of another kind.
     """
+    if out is not None:
+        given_path("out", out)
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
     pooling = given_choice("pooling", pooling, get_args(Pooling))

@@ -15,10 +15,11 @@ from clas_lens.artifacts import ArtifactError, keep, provenance
 from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.display import card, line, listed
+from clas_lens.given import given
 from clas_lens.statistics.accumulator import NeuronAccumulator
 from clas_lens.statistics.files import KIND, Origin, language_path, read_language
 from clas_lens.statistics.sums import NeuronSums
-from clas_lens.vocabulary import Pooling, Quantity
+from clas_lens.vocabulary import Pooling, Quantity, check_languages
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +205,7 @@ class NeuronStatistics:
         Raises:
             ValueError: shards of different models, languages, settings or pooling, or with an example in common.
         """
+        given(other, NeuronStatistics, "merge needs NeuronStatistics", "those of another shard")
         for what in ("languages", "model", "settings", "pooling"):
             if getattr(self, what) != getattr(other, what):
                 raise ValueError(
@@ -250,6 +252,7 @@ class NeuronStatistics:
 
     def select(self, languages: Sequence[str]) -> "NeuronStatistics":
         """Only these languages, in this order."""
+        check_languages(languages, "statistics")
         missing = [code for code in languages if code not in self.languages]
         if missing:
             raise ValueError(f"no statistics for {missing[0]!r}; available: {', '.join(self.languages)}")
@@ -293,7 +296,7 @@ class NeuronStatistics:
                 without today's sums, or files of different models, examples or settings.
         """
         found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
-        chosen = list(languages) if languages is not None else found
+        chosen = found if languages is None else list(check_languages(languages, "statistics"))
         if not chosen:
             raise ArtifactError(f"no neuron statistics in {folder}")
         accumulators: dict[str, NeuronAccumulator] = {}

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, tokenize
 from clas_lens.models.decoding import Decoder, make_decoder
 from clas_lens.models.sites import LensModel, device_of
@@ -44,7 +45,7 @@ def generate(
     Returns:
         The new text alone, without special tokens.
     """
-    tokenizer = require_tokenizer(model)
+    tokenizer = require_tokenizer(given_model(model))
     rows = generate_tokens(
         model,
         prompts,
@@ -71,7 +72,9 @@ def generate_tokens(
     Raises:
         ValueError: no prompts, an empty prompt, or a prompt that leaves no room for new tokens in the model's context.
     """
+    given_model(model)
     check_count("max_new_tokens", max_new_tokens)
+    check_count("batch_size", batch_size)
     ids = prompt_ids(model, prompts)
     longest = max(len(row) for row in ids)
     if longest + max_new_tokens > model.cfg.n_ctx:

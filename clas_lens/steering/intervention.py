@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, get_args, runtime_checkabl
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.given import given_path, named
 from clas_lens.models.identity import neuron_fingerprint
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.saved import SAVED_ONLY, Saved
@@ -123,7 +124,7 @@ class SavedIntervention(Saved):
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write one self-contained file into `folder`."""
-        self.save(Path(folder) / FILE_NAME)
+        self.save(given_path("folder", folder) / FILE_NAME)
         return Path(folder)
 
     @classmethod
@@ -133,7 +134,7 @@ class SavedIntervention(Saved):
         Raises:
             ArtifactError: none there, a damaged file, or an intervention of another kind, which the message names.
         """
-        return cls.load(Path(folder) / FILE_NAME)
+        return cls.load(given_path("folder", folder) / FILE_NAME)
 
 
 def strength(name: str, value: Any) -> float:
@@ -148,6 +149,18 @@ def strength(name: str, value: Any) -> float:
     if not abs(scalar) <= LARGEST:  # so for NaN too
         raise SteeringError(f"{name} must be finite and at most {LARGEST:g}, or activations overflow; got {value}")
     return float(scalar)
+
+
+def given_intervention(value: Any) -> Intervention:
+    """The value, if it is an intervention.
+
+    Raises:
+        SteeringError: anything else, such as categories, or a class in place of one of its objects.
+    """
+    if isinstance(value, type) or not isinstance(value, Intervention):
+        how = "Clas(categories, layers=...) makes one"
+        raise SteeringError(f"an intervention is needed, got {named(value)}: {how}")
+    return value
 
 
 def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:

@@ -2,16 +2,17 @@
 
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor, cat
 
+from clas_lens.corpus.arguments import given_model
 from clas_lens.models.hooking import HeldExit, HookBlock, HookFunction, WithHold, hooked
 from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, pattern_name
-from clas_lens.steering.intervention import Edit, Intervention, SteeringError
+from clas_lens.steering.intervention import Edit, Intervention, SteeringError, given_intervention
 from clas_lens.vocabulary import Positions
 
 
@@ -144,12 +145,14 @@ class SteeringBlock:
 def _steered(
     model: LensModel, intervention: Intervention, language: str | Sequence[str], must_fire: bool, hold: WithHold
 ) -> Iterator[Steering]:
-    if not isinstance(intervention, Intervention):
-        raise SteeringError(f"{type(intervention).__name__} is no intervention: see clas_lens.Intervention")
+    given_model(model)
+    given_intervention(intervention)
     check_mlp_hooks(model)
     intervention.check(model)
     _check_padding(model, intervention.positions)
     per_row = not isinstance(language, str)
+    if per_row and (isinstance(language, Mapping) or not isinstance(language, Iterable)):
+        raise SteeringError(f"a language or a list of languages is needed, one a batch row; got {language!r}")
     languages = [language] if isinstance(language, str) else list(language)
     if not languages:
         raise SteeringError("no languages given")

@@ -1,5 +1,6 @@
 """Frozen configurations, one a stage; unknown keys are refused. The command line is built from these."""
 
+import json
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -32,23 +33,31 @@ class StageConfig(BaseModel):
 class CollectConfig(StageConfig):
     """What to measure, and on which texts."""
 
-    model: str = Field(EMBEDDED_MODEL, description="preset, Hub id, folder or .gguf file")
+    model: str = Field(EMBEDDED_MODEL, min_length=1, description="preset, Hub id, folder or .gguf file")
     backend: Literal["hooked", "bridge"] = Field("hooked", description="HookedTransformer or TransformerBridge")
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="default: bfloat16 on a GPU, else float32"
     )
-    device: str | None = Field(None, description="default: the GPU if there is one")
+    device: str | None = Field(None, min_length=1, description="default: the GPU if there is one")
     corpus: Literal["bundled", "xquad", "xnli", "files"] = Field("bundled", description="which parallel text")
     data: str | None = Field(
-        None, description="local folder or Hub id of the corpus (for 'files': <language>.txt files)"
+        None, min_length=1, description="local folder or Hub id of the corpus (for 'files': <language>.txt files)"
     )
     languages: tuple[str, ...] | None = Field(None, min_length=1, description="default: all that the corpus has")
     part: Part | None = Field(None, description="only this part of the corpus (articles of XQuAD, passages of bundled)")
     limit: int | None = Field(None, ge=1, description="examples a language, sampled with the seed; default: all")
-    seed: int = Field(0, description="seed of the sample")
+    seed: int = Field(0, ge=0, description="seed of the sample")
     batch_size: int = Field(16, ge=1, description="texts a forward pass")
     pooling: Pooling = Field("sample", description="how tokens become a mean")
     max_tokens: int = Field(512, ge=2, description="longer texts are cut here")
+
+    @model_validator(mode="after")
+    def _data_are_read(self) -> "CollectConfig":
+        if self.corpus == "bundled" and self.data is not None:
+            raise ValueError(
+                f"data = {self.data!r} would not be read: the bundled corpus is its own; say which corpus it is"
+            )
+        return self
 
 
 class CategorizeConfig(StageConfig):
@@ -57,8 +66,14 @@ class CategorizeConfig(StageConfig):
     threshold: float = Field(0.0, description="a neuron is active above this")
     activity: Activity = Field("mean", description="what is compared with the threshold")
     layers: tuple[int, ...] | None = Field(
-        None, description="bridge layers, 0-based; default: the paper's, or the rule's"
+        None, min_length=1, description="bridge layers, 0-based; default: the paper's, or the rule's"
     )
+
+    @model_validator(mode="after")
+    def _rates_are_shares(self) -> "CategorizeConfig":
+        if self.activity == "firing_rate" and not 0 <= self.threshold < 1:
+            raise ValueError(f"a firing-rate threshold is in [0, 1), got {self.threshold:g}")
+        return self
 
 
 class SteerConfig(StageConfig):
@@ -80,11 +95,11 @@ class TaskConfig(StageConfig):
     """A task, its examples for tuning and its examples to report on."""
 
     task: TaskName = Field("xnli", description="which task")
-    data: str | None = Field(None, description="local folder, Hub id or 'bundled'; default: the Hub's")
+    data: str | None = Field(None, min_length=1, description="local folder, Hub id or 'bundled'; default: the Hub's")
     languages: tuple[str, ...] | None = Field(None, min_length=1, description="default: all that the data have")
     tuning_limit: int | None = Field(200, ge=1, description="examples a language to tune on, sampled with the seed")
     limit: int | None = Field(None, ge=1, description="examples a language to report on; default: all")
-    seed: int = Field(0, description="seed of the samples")
+    seed: int = Field(0, ge=0, description="seed of the samples")
     whole: bool = Field(False, description="XQuAD: tune and report on all of it, as the paper does")
     allow_overlap: bool = Field(False, description="report also on examples that were measured or tuned on")
     instruction: Literal["native", "en"] = Field("native", description="language of the instruction")
@@ -166,7 +181,7 @@ class SearchCommand(TaskConfig, MethodsConfig, SteerConfig, SearchConfig, Evalua
 class StudyConfig(StageConfig):
     """All stages of a study, as in a TOML file: one table a stage, and one [[tasks]] a task."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
+    name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
     collect: CollectConfig = CollectConfig()
     categorize: CategorizeConfig = CategorizeConfig()
     steer: SteerConfig = SteerConfig()
@@ -181,6 +196,8 @@ class StudyConfig(StageConfig):
         names = [task.task for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"each task once, got {', '.join(names)}")
+        if self.search is not None and not names:
+            raise ValueError("a search needs a task: add [[tasks]]")
         return self
 
 
@@ -214,6 +231,8 @@ def load_study(name: str | Path) -> StudyConfig:
         StudyError: no such study, a file that is not TOML, or an unknown or malformed entry.
     """
     shipped = files("clas_lens") / "data" / "studies" / f"{name}.toml"
+    if not isinstance(name, str | Path) or len(str(name)) > 4000 or len(Path(name).name) > 200:
+        raise StudyError(f"no study {str(name)[:40]!r}: neither a file nor one of {', '.join(shipped_studies())}")
     if Path(name).is_file():
         text = _read(Path(name))
     elif str(name) in shipped_studies():
@@ -221,12 +240,21 @@ def load_study(name: str | Path) -> StudyConfig:
     else:
         raise StudyError(f"no study {str(name)!r}: neither a file nor one of {', '.join(shipped_studies())}")
     try:
-        return StudyConfig.model_validate(tomllib.loads(text))
+        given = json.dumps(tomllib.loads(text), default=str)
+        return StudyConfig.model_validate_json(given, strict=True)  # "2" and true are no numbers
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{name} is not TOML: {error}") from error
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StudyError(f"{name}: {found}") from error
+        raise StudyError(f"{name}: {wrong_values(error)}") from error
+
+
+def wrong_values(error: ValidationError) -> str:
+    """What is wrong with a configuration, in one line: each value by its name, and what it should be."""
+    found = []
+    for one in error.errors():
+        place = ".".join(map(str, one["loc"]))
+        found.append(f"{place}: {one['msg']}" if place else one["msg"])
+    return "; ".join(found).replace("Value error, ", "")
 
 
 def _read(path: Path) -> str:

@@ -1,15 +1,19 @@
 """A run folder: where everything of a run lies, and the manifest of what its stages did."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from clas_lens.artifacts import ArtifactError, provenance, write_text
+from clas_lens.artifacts import ArtifactError, provenance, sweep, write_text
 from clas_lens.study.config import CollectConfig, StageConfig
+
+SEAL = "sha256"  # the manifest's entry that is no stage
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class RunFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """This process alone writes into the folder, while the block runs.
+        """This process alone writes into the folder, while the block runs. What killed runs left half written is swept first.
 
         Raises:
             ArtifactError: another process is writing into it, or it cannot be written to.
@@ -82,6 +86,7 @@ class RunFolder:
                 f"the run folder {self.root} cannot be written to ({error.strerror}). Give another folder."
             ) from error
         try:
+            sweep(self.root)
             yield
         finally:
             lock.release()
@@ -101,7 +106,12 @@ class RunFolder:
         """Record what a stage did: its configuration, its facts and its provenance. Other stages' entries stay."""
         manifest = self.read_manifest() if self.manifest.exists() else {}
         manifest[stage] = {"config": config.model_dump(mode="json"), **facts, "provenance": provenance()}
-        write_text(self.manifest, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        self.write_manifest(manifest)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write all entries, and a hash of them by which damage and edits are noticed."""
+        sealed = {**manifest, SEAL: _hash_of(manifest)}
+        write_text(self.manifest, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
 
     def read_manifest(self) -> dict[str, dict]:
         """What the stages recorded.
@@ -114,6 +124,16 @@ class RunFolder:
                 f"{self.root} is not a run folder: no manifest.json. Make one: clas-lens collect --out {self.root}"
             )
         try:
-            return json.loads(self.manifest.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            found = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ArtifactError(f"{self.manifest} is damaged ({error}); delete it and collect again") from error
+        if not isinstance(found, dict) or found.pop(SEAL, None) != _hash_of(found):
+            raise ArtifactError(
+                f"{self.manifest} was edited or damaged: its content does not give the hash that it carries, or it carries "
+                "none, as before clas-lens 0.2; delete it and collect again"
+            )
+        return found
+
+
+def _hash_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from clas_lens.artifacts import ArtifactError, write_text
 from clas_lens.corpus.bundled import bundled_languages
-from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.models.checkpoints import find_checkpoint
+from clas_lens.models.presets import PRESETS
+from clas_lens.steering.intervention import strength
 from clas_lens.study.config import (
     CategorizeConfig,
     CollectConfig,
@@ -21,6 +22,7 @@ from clas_lens.study.run import Run, Say
 from clas_lens.study.stages import task_for
 from clas_lens.study.summary import summary
 from clas_lens.study.tables import has_bundled_texts, report_tables, texts_to_read
+from clas_lens.vocabulary import check_anchor
 
 SHOWCASE = ("de", "es", "ru", "sw", "zh", "en")
 
@@ -113,20 +115,25 @@ def refuse_early(run: Run, *, dry: bool = False) -> None:
     config = run.config
     local = config.collect.data is None or Path(config.collect.data).exists()
     if config.collect.corpus == "bundled" or (local and config.collect.data is not None) or not dry:
-        _check_anchor(run.corpus, config.steer.anchor)
+        check_anchor(config.steer.anchor, run.corpus.languages)
+        if len(run.corpus.languages) < 2:
+            raise ValueError(f"categories compare languages: at least 2 are needed, got {run.corpus.languages[0]}")
         texts_to_read(run)
     for task in config.tasks:
         if task.data == "bundled" or (task.data is not None and Path(task.data).exists()) or not dry:
             task_for(task, "test")
             if config.search is not None:
                 task_for(task, "tuning")
-    if not dry and "model" not in vars(run):
+    for name in ("beta", "gamma"):
+        strength(f"alpha * {name}", config.steer.alpha * strength(name, getattr(config.steer, name)))
+    if "model" not in vars(run) and (not dry or not _may_be_on_the_hub(config.collect.model)):
         find_checkpoint(config.collect.model)
 
 
-def _check_anchor(corpus: ParallelCorpus, anchor: str) -> None:
-    if anchor not in corpus.languages:
-        raise ValueError(f"the anchor {anchor!r} is not among the corpus's languages: {', '.join(corpus.languages)}")
+def _may_be_on_the_hub(model: str) -> bool:
+    """Whether a model that is not on this disk may yet be fetched."""
+    local = model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1
+    return model in PRESETS or not (local or Path(model).exists())
 
 
 def _run_all(run: Run) -> Run:

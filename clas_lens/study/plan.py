@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from clas_lens.given import given
 from clas_lens.models.presets import PRESETS
 from clas_lens.study.config import StudyConfig, TaskConfig
 from clas_lens.tasks.base import Expected
@@ -40,6 +41,7 @@ def plan_study(config: StudyConfig) -> pd.DataFrame:
 
     All are estimates: token counts are averages over languages, and generation is taken to use all the tokens it may.
     """
+    given(config, StudyConfig, "a plan needs a StudyConfig", "load_study(...) gives one")
     steps = [_collect(config)]
     for task in config.tasks:
         if config.search is not None:

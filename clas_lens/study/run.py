@@ -15,6 +15,7 @@ from clas_lens.categories.categorize import NeuronCategories, categorize, select
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids
+from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.representations.sentences import Representations, collect_representations
 from clas_lens.statistics.collect import collect_statistics
@@ -66,11 +67,17 @@ class Run:
         say: Say = silent,
         progress: bool = True,
     ) -> None:
-        self.folder, self.config = RunFolder(Path(folder)), config
+        given(
+            config,
+            StudyConfig,
+            "a Run needs a StudyConfig",
+            'load_study("study.toml") or StudyConfig(name=...) gives one',
+        )
+        self.folder, self.config = RunFolder(given_path("folder", folder)), config
         self.say, self.progress = say, progress
         self._kept: frozenset[str] = frozenset()
-        given = {"model": model, "corpus": corpus}
-        vars(self).update({name: value for name, value in given.items() if value is not None})
+        held = {"model": model, "corpus": corpus}
+        vars(self).update({name: value for name, value in held.items() if value is not None})
 
     @classmethod
     def open(cls, folder: str | Path, *, say: Say = silent, progress: bool = True, **stages: Any) -> "Run":
@@ -79,7 +86,10 @@ class Run:
         Raises:
             ArtifactError: not a run folder, or one without statistics.
         """
-        here = RunFolder(Path(folder))
+        here = RunFolder(given_path("folder", folder))
+        unknown = sorted(set(stages) - set(StudyConfig.model_fields))
+        if unknown:
+            raise ValueError(f"no stage {unknown[0]!r}; available: {', '.join(StudyConfig.model_fields)}")
         name = re.sub(r"[^A-Za-z0-9._-]", "-", here.root.resolve().name).lstrip("._-") or "run"
         run = cls(folder, StudyConfig.model_validate({"name": name, "collect": here.collected(), **stages}))
         run.say, run.progress = say, progress
@@ -121,6 +131,7 @@ class Run:
             examples=list(stats.example_ids),
             n_tokens={code: int(n) for code, n in zip(stats.languages, stats.n_tokens, strict=True)},
             texts={code: dict(text) for code, text in stats.texts.items()},
+            measured=[dict(stats.made[code]) for code in stats.languages],
         )
         return stats
 

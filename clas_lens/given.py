@@ -1,0 +1,139 @@
+"""What public functions are given, checked at their door: each refusal says what was asked, what was found, and what to do."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+Kind = TypeVar("Kind")
+
+LONGEST = 255  # bytes of a file's name
+
+
+def named(value: object) -> str:
+    """What something is, in a word or two: its type, and the value where it is short."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not one of its objects"
+    shown = repr(value) if isinstance(value, str | bytes | int | float | Path) else ""
+    return f"{type(value).__name__} {shown if len(shown) <= 40 else ''}".strip()
+
+
+def given(value: Any, kind: type[Kind], what: str, how: str, *, error: type[ValueError] = ValueError) -> Kind:
+    """The value, if it is of this kind.
+
+    Args:
+        what: what is asked for, such as "categorize needs NeuronStatistics".
+        how: what to do, such as "run collect_statistics first".
+
+    Raises:
+        ValueError: (or `error`) anything else.
+    """
+    if not isinstance(value, kind):
+        raise error(f"{what}, got {named(value)}: {how}")
+    return value
+
+
+def given_each(values: Any, kind: type[Kind], what: str, how: str) -> list[Kind]:
+    """A list of values of this kind.
+
+    Raises:
+        ValueError: no list, or something else in it.
+    """
+    if isinstance(values, str | Mapping | pd.DataFrame) or not isinstance(values, Iterable):
+        raise ValueError(f"{what}, got {named(values)}: {how}")
+    return [given(value, kind, what, how) for value in values]
+
+
+def given_frame(value: Any, columns: Iterable[str], what: str, how: str) -> pd.DataFrame:
+    """A table that has these columns and at least one row.
+
+    Args:
+        what: the argument's owner, such as "forest".
+        how: what makes such a table, such as "Comparison.languages".
+
+    Raises:
+        ValueError: no DataFrame, one without a column, or one without rows.
+    """
+    wanted = list(columns)
+    if not isinstance(value, pd.DataFrame):
+        raise ValueError(f"{what} needs a DataFrame with {', '.join(wanted)} ({how}), got {named(value)}")
+    lacking = [name for name in wanted if name not in value.columns]
+    if lacking:
+        there = ", ".join(map(str, value.columns)) or "none"
+        raise ValueError(
+            f"{what} needs a DataFrame with {', '.join(wanted)} ({how}); there is no column {lacking[0]!r}; "
+            f"there are: {there}"
+        )
+    if value.empty:
+        raise ValueError(f"{what}: a table without rows; give {how}")
+    return value
+
+
+def given_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | int = -inf,
+    above: float | int = -inf,
+    most: float | int = inf,
+    below: float | int = inf,
+    error: type[ValueError] = ValueError,
+) -> float:
+    """A finite number of Python, NumPy or torch within these bounds, as a float.
+
+    Raises:
+        ValueError: (or `error`) no number, one that is not finite, or one out of bounds.
+    """
+    scalar = value.item() if getattr(value, "ndim", None) == 0 else value
+    number = float(scalar) if _is_real(scalar) else inf
+    if not isfinite(number) or not (least <= number <= most and above < number < below):
+        bounds = {"at least": least, "above": above, "at most": most, "below": below}
+        limits = [f"{word} {bound:g}" for word, bound in bounds.items() if isfinite(bound)]
+        raise error(f"{name} must be a finite number{', ' if limits else ''}{' and '.join(limits)}; got {value!r}")
+    return number
+
+
+def _is_real(value: object) -> bool:
+    if isinstance(value, int) and abs(value) > 1e300:
+        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def given_whole(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+    """A whole number of Python or NumPy within these bounds.
+
+    Raises:
+        ValueError: another number, or no number.
+    """
+    scalar = value.item() if getattr(value, "ndim", None) == 0 else value
+    fits = isinstance(scalar, int) and not isinstance(scalar, bool) and scalar >= least
+    if not fits or (most is not None and scalar > most):
+        limit = "" if most is None else f" and at most {most}"
+        raise ValueError(f"{name} must be a whole number, at least {least}{limit}; got {value!r}")
+    return int(scalar)
+
+
+def given_word(name: str, value: object, available: Sequence[str], *, error: type[ValueError] = ValueError) -> None:
+    """Raise `ValueError` (or `error`) unless the value is one of the words that are available."""
+    if not isinstance(value, str) or value not in available:
+        raise error(f"unknown {name} {value!r}; available: {', '.join(available)}")
+
+
+def given_path(name: str, value: Any, *, error: type[ValueError] = ValueError) -> Path:
+    """A path of a file or folder.
+
+    Raises:
+        ValueError: (or `error`) no path, an empty one (which would be the working folder), or one with a name that is longer
+            than the 255 bytes that file systems take.
+    """
+    if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
+        raise error(f"{name} must be a path, got {named(value)}")
+    path = Path(value)
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        raise error(f"{name} has a name that is too long, {path.name[:40]!r}...: file systems take {LONGEST} bytes")
+    return path
