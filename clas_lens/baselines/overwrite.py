@@ -119,6 +119,7 @@ class Overwrite(SavedIntervention):
             "int_mu needs a NeuronSelection second",
             "lape, act_prob and category_selection make one",
         )
+        check_language(anchor)
         if anchor not in selection.languages:
             raise SteeringError(
                 f"the anchor {anchor!r} is none of the languages that were measured: {', '.join(selection.languages)}"

@@ -208,13 +208,10 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     if n_layers < 3:
         raise ValueError(f"no bridge layer in a model of {n_layers} layers: the last two are never taken")
     if layers is not None:
-        chosen = check_layers(layers, n_layers)
-        if chosen[-1] >= n_layers - 2:
-            raise ValueError(
-                f"bridge layers must be among 0..{n_layers - 3} (of {n_layers}; the last two are never taken), "
-                f"got {list(chosen)}"
-            )
-        return chosen
+        try:
+            return check_layers(layers, n_layers - 2)
+        except ValueError as error:
+            raise ValueError(f"bridge {error} (of {n_layers}; the last two are never taken)") from None
     preset = paper_bridge_layers(n_layers, cats.n_neurons, cats.model.get("d_vocab", 0))
     if preset is not None:
         return preset

@@ -260,9 +260,10 @@ def direct_logits(
 
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
     """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
-    given = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str | Mapping) else [layers]
+    listed = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping)
+    given = list(layers) if listed else layers
     try:
-        chosen = tuple(sorted(_whole(layer) for layer in given))
+        chosen = tuple(sorted(_whole(layer) for layer in given)) if listed else ()
     except TypeError:
         chosen = ()
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < n_layers or len(set(chosen)) != len(chosen):

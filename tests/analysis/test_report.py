@@ -92,7 +92,7 @@ def test_figures_carry_no_look_of_their_own(page):
 def test_markup_and_templates_in_data_stay_text(hostile):
     data = RunData.open(hostile.root)
     data.manifest["collect"]["model"]["name"] = f"model {HOSTILE}"
-    hostile.manifest.write_text(json.dumps(data.manifest), encoding="utf-8")
+    hostile.write_manifest(data.manifest)
     page = Page(build_report(hostile.root, title=f"title {HOSTILE}").read_text(encoding="utf-8"))
     assert len(page.scripts) == 3
     assert not [tag for tag, _ in page.elements if tag == "img"]

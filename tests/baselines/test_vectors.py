@@ -89,7 +89,7 @@ def test_least_squares_equals_numpy(n):
     ridge = least_squares_map(torch.tensor(x), torch.tensor(y), ridge=0.3)
     stacked = np.vstack([x, np.sqrt(0.3) * np.eye(10)]), np.vstack([y, np.zeros((10, 10))])
     np.testing.assert_allclose(ridge.T.numpy(), np.linalg.lstsq(*stacked, rcond=None)[0], atol=1e-10)
-    with pytest.raises(ValueError, match="ridge must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="ridge must be a finite number, at least 0; got -1"):
         least_squares_map(torch.tensor(x), torch.tensor(y), ridge=-1.0)
 
 

@@ -111,7 +111,7 @@ def test_explicit_layers_are_checked():
     cats = layered([50] * 6)
     assert cl.select_bridge_layers(cats, layers=[3, 1]) == (1, 3)
     for wrong in ([4], [-1], [9], []):
-        with pytest.raises(ValueError, match=r"must be among 0\.\.3 \(of 6"):
+        with pytest.raises(ValueError, match=r"bridge layers must be different ones among 0\.\.3, .*\(of 6"):
             cl.select_bridge_layers(cats, layers=wrong)
 
 
@@ -153,7 +153,7 @@ def test_arguments_of_another_kind_say_what_to_run_first(small_stats, small_corp
     with pytest.raises(ValueError, match="got NeuronStatistics: run categorize first"):
         select(small_stats)
     for threshold in (float("nan"), float("inf"), "0.1", None):
-        with pytest.raises(ValueError, match="a threshold is a finite number"):
+        with pytest.raises(ValueError, match="a threshold must be a finite number"):
             sort(small_stats, threshold)
 
 

@@ -120,7 +120,7 @@ def test_equivalence_needs_the_interval_within_the_margin():
     upper = gains.mean() + half  # the 90% interval's end further from 0
     assert equivalence_p(gains, margin=upper) == pytest.approx(0.05)
     assert equivalence_p(gains, margin=1.0) < 0.05 < equivalence_p(gains, margin=0.2)
-    with pytest.raises(ValueError, match="margin must be above 0"):
+    with pytest.raises(ValueError, match="margin must be a finite number, above 0"):
         equivalence_p(gains, margin=0.0)
 
 

@@ -1,0 +1,25 @@
+"""Every hostile input of the Python API, one by one: refused in our own words, or right; and how many of each."""
+
+from collections import Counter
+
+import pytest
+from hostile import drawn_cases, measured_cases, scored_cases, steered_cases
+from hostile.case import judge
+
+CASES = [*measured_cases.CASES, *steered_cases.CASES, *scored_cases.CASES, *drawn_cases.CASES]
+TALLY: Counter[str] = Counter()
+
+
+@pytest.mark.filterwarnings("ignore:steer.* does nothing by itself")
+@pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case}" for number, case in enumerate(CASES)])
+def test_hostile_input(case, world):
+    outcome, said = judge(case, world)
+    TALLY[outcome] += 1
+    assert outcome == ("refused" if case.says else "right"), f"{outcome}: {said}"
+
+
+def test_nothing_is_silently_wrong_or_obscure():
+    if TALLY.total() < len(CASES):
+        pytest.skip("not all inputs were tried in this run")
+    assert len(CASES) >= 200
+    assert set(TALLY) == {"refused", "right"}, TALLY
