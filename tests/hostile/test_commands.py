@@ -94,7 +94,11 @@ CATEGORIZE = options(
 GENERATE = options(
     ("generate", "RUN", "--language", "de", "--prompt", "Der Tee", "--max-new-tokens", "2"),
     {
-        "--alpha": {"finite number": ["nan", "inf", "-inf"], "or activations overflow": ["1e38", "-1e308"], "invalid float": ["x"]},
+        "--alpha": {
+            "finite number": ["nan", "inf", "-inf"],
+            "or activations overflow": ["1e38", "-1e308"],
+            "invalid float": ["x"],
+        },
         "--gamma": {"finite number": ["-inf"]},
         "--language": {"unknown language": ["xx", "", "German", "de,en"]},
         "--prompt": {"has no tokens": [""]},
@@ -103,7 +107,7 @@ GENERATE = options(
         "--max-new-tokens": {"at least 1": ["0", "-1"], "exceeds the context": ["99999999"], "invalid int": ["x"]},
         "--model": {"unknown model": ["nope"], "an empty name": [""]},
     },
-)  # fmt: skip
+)
 EVALUATE = options(
     ("evaluate", "RUN", *TASK, "--limit", "2", "--languages", "en", "de"),
     {
