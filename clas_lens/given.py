@@ -23,10 +23,11 @@ def named(value: object) -> str:
     return f"{type(value).__name__} {shown if len(shown) <= 40 else ''}".strip()
 
 
-def given(value: Any, kind: type[Kind], what: str, how: str, *, error: type[ValueError] = ValueError) -> Kind:
+def given(value: Any, kind: Any, what: str, how: str, *, error: type[ValueError] = ValueError) -> Any:
     """The value, if it is of this kind.
 
     Args:
+        kind: a class, or an abstract one such as Mapping.
         what: what is asked for, such as "categorize needs NeuronStatistics".
         how: what to do, such as "run collect_statistics first".
 
