@@ -12,7 +12,7 @@ import clas_lens as cl
 from benchmarks.measure import Row, paired
 from benchmarks.models import Size, hf_model, lens_model
 from clas_lens import tasks
-from clas_lens.evaluation import rows as evaluation_rows
+from clas_lens.evaluation import answers as evaluation_answers
 from clas_lens.evaluation.prefixes import Segment, shared_segments, whole_prompts
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Task
@@ -64,7 +64,7 @@ def _case(model: LensModel, name: str, task: Task, batch_size: int, rounds: int)
 
         def answer() -> None:
             tokens[label] = 0
-            with patch.object(evaluation_rows, "shared_segments", counted):
+            with patch.object(evaluation_answers, "shared_segments", counted):
                 kept[label] = cl.evaluate(model, task, batch_size=batch_size, progress=False)["prediction"].tolist()
 
         return answer

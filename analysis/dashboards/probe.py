@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from clas_lens.models.hooking import function_of
 from clas_lens.models.sites import HookFunction, LensModel, hooked, pattern_name, post_name, residual_name
 
 OtherHooks: TypeAlias = tuple[tuple[str, Any], ...]
@@ -50,17 +51,17 @@ class Probe:
         """Whether all hooks are attached (`reset_hooks(including_permanent=True)` takes them, too)."""
         points = model.hook_dict
         return all(
-            any(handle.user_hook is function for handle in points[name].fwd_hooks)
+            any(function_of(handle) is function for handle in points[name].fwd_hooks)
             for name, function in self._functions.items()
         )
 
     def others(self, model: LensModel) -> OtherHooks:
         """The forward hooks that are no probe's: name and function, in their order."""
         return tuple(
-            (name, handle.user_hook)
+            (name, function_of(handle))
             for name, point in model.hook_dict.items()
             for handle in point.fwd_hooks
-            if handle.user_hook not in _of_probes
+            if function_of(handle) not in _of_probes
         )
 
     # --- in use ---

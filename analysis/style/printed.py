@@ -201,7 +201,7 @@ def _panels(figure: go.Figure) -> Iterator[tuple[float, Any, Any]]:
         name = (x.anchor or "y").replace("y", "yaxis", 1)
         yield (x.domain or (0, 1))[0], x, figure.layout[name]
     for trace in figure.select_traces({"type": "table"}):
-        yield trace.domain.x[0], trace, trace
+        yield (trace.domain.x or (0, 1))[0], trace, trace
 
 
 def _drop_crowded_cells(figure: go.Figure, pixels: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clas_lens.artifacts import provenance, write_text
+from clas_lens.corpus.content import CONTENT_PREFIX
 from clas_lens.export.parity import Parity
 from clas_lens.export.sources import described_model
 from clas_lens.steering.intervention import Intervention
@@ -67,7 +68,9 @@ def card_facts(intervention: Intervention, languages: Sequence[str], base_model:
         "base_model": base_model,
         "measured_model": described_model(intervention).get("name"),
         "measured_on": source,
-        "measured_examples": len(intervention.source.get("example_keys", ())),
+        "measured_examples": sum(
+            not key.startswith(CONTENT_PREFIX) for key in intervention.source.get("example_keys", ())
+        ),
         "tuned_examples": len(tuned_on),
         "fingerprint": intervention.fingerprint(),
         "provenance": provenance(),

@@ -142,6 +142,11 @@ def _detach(points: Sequence[HookPoint], block: HookBlock) -> None:
         point.fwd_hooks[:] = [handle for handle in point.fwd_hooks if not _is_of(handle, block)]
 
 
+def function_of(handle: LensHandle) -> Any:
+    """The function that somebody asked to hook, also where it was attached by `hooked`."""
+    return handle.user_hook.function if isinstance(handle.user_hook, _LiveHook) else handle.user_hook
+
+
 def _sweep(points: Iterable[HookPoint]) -> None:
     """Take away what blocks that are over have left, interrupted in their clean-up: it does nothing any more."""
     left = {id(hook.block): hook.block for point in points for hook in point._forward_hooks.values() if _is_dead(hook)}

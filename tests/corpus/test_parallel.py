@@ -96,6 +96,9 @@ def test_text_files(tmp_path):
     with pytest.raises(cl.CorpusError, match=r"language 'fr': .*fr\.txt, line 2 is not UTF-8"):
         Corpus.from_files(tmp_path)
     (tmp_path / "fr.txt").write_text("un\n\ntrois\n", encoding="utf-8")
+    with pytest.raises(cl.CorpusError, match=r"language 'fr', line 2 .*is empty"):
+        Corpus.from_files(tmp_path)
+    (tmp_path / "fr.txt").write_text("un\ndeux\ntrois\n", encoding="utf-8")
     with pytest.raises(cl.CorpusError, match="texts per language"):
         Corpus.from_files(tmp_path)
     with pytest.raises(cl.CorpusError, match="no such file"):

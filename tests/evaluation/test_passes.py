@@ -108,7 +108,7 @@ def test_a_users_own_forward_stays(llama):
 
 def test_blocks_that_hand_on_tuples():
     torch.manual_seed(0)
-    config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=4, n_head=4)
+    config = BloomConfig(vocab_size=600, hidden_size=32, n_layer=4, n_head=4)
     tokenizer = tiny_tokenizer(bos=True)
     model = cl.load_model(BloomForCausalLM(config).eval(), tokenizer=tokenizer, backend="bridge", device="cpu")
     batch = pad([(1, 5, 9, 30)], [0])

@@ -76,6 +76,7 @@ class PerNeuron:
     anchor: str = "en"
     alpha: float = 1.0
     source: dict = field(default_factory=dict)
+    tuned_on: frozenset = frozenset()
 
     def scale(self, language):
         return self.factor

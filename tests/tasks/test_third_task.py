@@ -50,7 +50,9 @@ class Paraphrase(ParallelTask):
             ]
             for code in self.languages
         }
-        self._hold(loaded, None, 0)
+        rows = loaded[self.languages[0]]
+        texts = [(item.passage, item.id) for item in bundled_items("en")]
+        self._hold(loaded, range(len(rows)), texts, data="bundled")
 
     def settings(self, model):
         return {"task": self.name, "prompt": "pawsx-v1"}
