@@ -4,6 +4,7 @@ from analysis import report as report
 from analysis import style as style
 from analysis import tables as tables
 from analysis.figures.alignment import cosine_to_english as cosine_to_english
+from analysis.figures.alignment import gain_scatter as gain_scatter
 from analysis.figures.alignment import gain_vs_alignment as gain_vs_alignment
 from analysis.figures.curves import alpha_curve as alpha_curve
 from analysis.figures.curves import beta_gamma_curve as beta_gamma_curve

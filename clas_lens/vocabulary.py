@@ -19,12 +19,15 @@ OnBad = Literal["raise", "drop"]
 Quantity = Literal["h", "gate", "gate_act"]
 Pooling = Literal["sample", "token", "last"]
 Pool = Literal["mean", "last"]
+ReadSite = Literal["residual", "mlp_out"]  # where sentences are read
+MapInit = Literal["pca", "random"]
 Activity = Literal["mean", "abs_mean", "firing_rate"]
+QuantileOver = Literal["pooled", "language"]
 
 # steering
-Positions = Literal["all", "last", "generated"]
+Positions = Literal["all", "last", "generated", "prompt_last"]
 Specific = Literal["union", "current", "others"]
-SiteKind = Literal["up", "mlp", "residual"]  # in the order in which a layer computes them
+SiteKind = Literal["up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
 MlpSite = Literal["gate", "post"]
 Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]
@@ -40,11 +43,18 @@ Method = Literal[
     "int-mu",
     "int-mu-clas",
     "diff-mean",
+    "diff-mean-unit",
     "incline",
+    "incline-released",
+    "language-arithmetics",
+    "amplify",
+    "sadi",
+    "recover",
     "random",
     "other-categories",
     "uniform",
     "noise",
+    "shuffled",
 ]
 Test = Literal["McNemar", "sign-flip"]
 IntervalMethod = Literal["t", "percentile"]

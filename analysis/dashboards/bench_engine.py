@@ -87,7 +87,7 @@ class SteeringBench:
         self._magnitude = None if stats is None else neuron_magnitude(model, stats)
         self._seed, self._max_new_tokens, self._top = seed, max_new_tokens, top
         self.ask(prompt, language)
-        self._probe = Probe(model.cfg.n_layers, watch_cache=clas.positions == "generated")
+        self._probe = Probe(model.cfg.n_layers, watch_cache=clas.positions in ("generated", "prompt_last"))
         self._behind: OtherHooks = ()  # the hooks of others when ours were attached
         weakref.finalize(self, self._probe.detach)
 

@@ -1,4 +1,5 @@
 from analysis.figures.alignment import cosine_to_english as cosine_to_english
+from analysis.figures.alignment import gain_scatter as gain_scatter
 from analysis.figures.alignment import gain_vs_alignment as gain_vs_alignment
 from analysis.figures.curves import alpha_curve as alpha_curve
 from analysis.figures.curves import beta_gamma_curve as beta_gamma_curve

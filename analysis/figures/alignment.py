@@ -105,12 +105,40 @@ def gain_vs_alignment(
             largest magnitude, as in `fit_gain_alignment`; the hover text has the numbers themselves.
     """
     given_frame(frame, ("language", "gain", "change"), "gain_vs_alignment", "what the fit was fitted to")
-    given(fit, GainFit, "gain_vs_alignment needs a GainFit", "fit_gain_alignment(frame) makes one")
+    return gain_scatter(
+        frame,
+        fit,
+        "change",
+        "change of cosine to English",
+        anchor=anchor,
+        title=title or "Change of alignment with English against the gain in score",
+        dark=dark,
+    )
+
+
+def gain_scatter(
+    frame: pd.DataFrame,
+    fit: GainFit,
+    column: str,
+    measure: str,
+    *,
+    anchor: str = "en",
+    title: str | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """Any measure of the languages against the gain in score, with the fitted line.
+
+    Args:
+        frame: language, gain (points) and `column`: what `fit_gain(frame, column)` was fitted to.
+        measure: what the column holds, in words.
+    """
+    given_frame(frame, ("language", "gain", column), "gain_scatter", "what the fit was fitted to")
+    given(fit, GainFit, "the figure needs a GainFit", "fit_gain_alignment(frame) or fit_gain(frame, column) makes one")
     rows = frame[frame["language"] != anchor]
     strange = [code for code in rows["language"] if str(code) not in fit.left_out]
     if strange:
-        raise ValueError(f"the fit was made without {strange[0]!r}: give fit_gain_alignment of this same frame")
-    x, y = (rows["gain"] / fit.gain_scale).tolist(), (rows["change"] / fit.change_scale).tolist()
+        raise ValueError(f"the fit was made without {strange[0]!r}: give the fit of this same frame")
+    x, y = (rows["gain"] / fit.gain_scale).tolist(), (rows[column] / fit.change_scale).tolist()
     ends = [min(x), max(x)]
     spans = [[min(0, *values) - 0.12, max(0, *values) + 0.12] for values in (x, y)]
     figure = go.Figure()
@@ -137,7 +165,7 @@ def gain_vs_alignment(
         text=[plain(code) for code in rows["language"]],
         customdata=[
             [signed(gain), signed(change, 3), signed(fit.left_out[str(code)])]
-            for code, gain, change in zip(rows["language"], rows["gain"], rows["change"], strict=True)
+            for code, gain, change in zip(rows["language"], rows["gain"], rows[column], strict=True)
         ],
         name="languages",
         mode="markers+text",
@@ -148,18 +176,19 @@ def gain_vs_alignment(
             "symbol": [language_style(str(code))[1] for code in rows["language"]],
             "size": 10,
         },
-        hovertemplate="<b>%{text}</b><br>gain: %{customdata[0]} points<br>change of cosine: %{customdata[1]}"
+        hovertemplate="<b>%{text}</b><br>gain: %{customdata[0]} points<br>"
+        f"{measure}: %{{customdata[1]}}"
         "<br>slope without it: %{customdata[2]}<extra></extra>",
     )
     apply_look(
         figure,
-        title=title or "Change of alignment with English against the gain in score",
+        title=title or f"{measure[:1].upper()}{measure[1:]} against the gain in score",
         subtitle=_fit_text(fit),
         dark=dark,
         legend=False,
     )
     figure.update_xaxes(title=f"gain (1 = {fit.gain_scale:.3g} points)", range=spans[0], dtick=0.5)
-    figure.update_yaxes(title=f"change of cosine to English (1 = {fit.change_scale:.2g})", range=spans[1], dtick=0.5)
+    figure.update_yaxes(title=f"{measure} (1 = {fit.change_scale:.2g})", range=spans[1], dtick=0.5)
     return figure
 
 

@@ -183,4 +183,5 @@ def _subtitle(data: Data) -> str:
         return ""
     name = plain(data.model.get("name", "model"))
     activity = ACTIVITY_NAMES[data.activity]
-    return f"{name}, {len(data.languages)} languages, active where {activity} > {number(data.threshold)}"
+    bar = number(data.threshold) if data.quantile is None else data.bar
+    return f"{name}, {len(data.languages)} languages, active where {activity} > {bar}"

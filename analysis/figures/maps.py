@@ -48,6 +48,11 @@ def tsne_map(
         subplot_titles=["before steering", "after steering", "in all dimensions"],
     )
     points = sentences.points
+    start = (
+        "starting from the first two (no seed decides it)"
+        if sentences.init == "pca"
+        else f"random start, seed {sentences.seed}"
+    )
     spans = [_span(points[axis]) for axis in "xy"]
     for column, when in enumerate(WHEN, start=1):
         part = points[points["when"] == when]
@@ -59,8 +64,8 @@ def tsne_map(
         figure,
         title=title or f"Sentences of {points['language'].nunique()} languages in the residual stream",
         subtitle=f"output of layer {sentences.layer}; t-SNE of before and after together, perplexity "
-        f"{sentences.perplexity:g}, seed {sentences.seed}, on {sentences.n_components} principal components "
-        f"({100 * sentences.explained:.0f}% of the variance)",
+        f"{sentences.perplexity:g}, on {sentences.n_components} principal components ({100 * sentences.explained:.0f}% of the "
+        f"variance), {start}",
         dark=dark,
         width=PAGE,
         height=520,

@@ -7,6 +7,7 @@ from analysis.report.figures import run_figures
 from analysis.report.methods import methods_paragraphs, reproduce_text
 from analysis.report.page import Block, Code, Facts, Prose, Section, render_page
 from analysis.report.pieces import Missing, Piece, collecting, evaluating
+from analysis.report.relation_tables import relation_tables
 from analysis.report.run import RunData
 from analysis.report.tables import (
     answer_tables,
@@ -110,7 +111,7 @@ def _results(data: RunData, figures: list[Piece]) -> list[Block]:
         if data.comparisons[task]:
             views.append(results_view(data.comparisons[task], model=data.model))
     decisions = [decision_view(data.rows[task], model=data.model) for task in data.tasks]
-    return [*views, *figures, *decisions]
+    return [*views, *figures, *relation_tables(data), *decisions]
 
 
 def _answers(data: RunData) -> list[Block]:

@@ -23,7 +23,7 @@ BROWSED = 12  # neurons in the figure; the report's table has all
 MEASURES = ["language", "measure", "before", "after", "chance"]
 
 
-MAP_FACTS = ("explained", "layer", "anchor", "perplexity", "seed", "n_components")
+MAP_FACTS = ("explained", "layer", "anchor", "perplexity", "seed", "n_components", "init")
 
 
 def run_figures(data: RunData) -> dict[str, list[Piece]]:

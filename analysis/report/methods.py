@@ -31,7 +31,12 @@ SPECIFIC = {
 }
 
 
-POSITIONS = {"all": "at all positions", "last": "at the last position", "generated": "at generated tokens"}
+POSITIONS = {
+    "all": "at all positions",
+    "last": "at the last position",
+    "generated": "at generated tokens",
+    "prompt_last": "at the prompt's last position",
+}
 
 
 BACKENDS = {"hooked": "HookedTransformer", "bridge": "TransformerBridge"}
@@ -45,10 +50,17 @@ METHOD_NAMES = {
     "int-mu": "Int_mu (a language's LAPE neurons set to their mean)",
     "diff-mean": "DiffMean (the difference of language means added to the residual stream)",
     "incline": "INCLINE (a least-squares map to the anchor's states)",
+    "diff-mean-unit": "DiffMean with unit vectors, its layer searched with alpha",
+    "incline-released": "INCLINE as released (MLP outputs of all layers, the prompt's last position)",
+    "language-arithmetics": "Language Arithmetics (the anchor's LAPE neurons plus their mean, the language's own at 0)",
+    "amplify": "amplified language neurons (a language's LAPE neurons times 1 + alpha)",
+    "sadi": "SADI (neurons that prefer the anchor at the last token, times 1 + alpha there)",
+    "recover": "ReCoVeR (the language's unit vector added in every layer, norms kept)",
     "random": "CLAS on random masks of the same size per layer, matched on size of effect",
     "other-categories": "CLAS on the other two categories",
     "uniform": "all neurons rescaled alike",
-    "noise": "noise of the same norm",
+    "noise": "Gaussian noise of the same norm (one direction a layer)",
+    "shuffled": "CLAS on categories of texts whose language labels were shuffled",
 }
 
 
@@ -106,8 +118,17 @@ def _categories(data: RunData) -> str:
     return (
         f"h is the input of an MLP's down projection. A neuron's value in a language is "
         f"{POOLING[collect['config']['pooling']]}; it is active where its {ACTIVITY_NAMES[config['activity']]} is above "
-        f"{config['threshold']:g}. Active in no language: dead; in one: language-specific; in all {len(entry['languages'])}: "
+        f"{_bar(config)}. Active in no language: dead; in one: language-specific; in all {len(entry['languages'])}: "
         f"all-shared; otherwise partial-shared. Bridge layers ({chosen}): {_listed(entry['bridge_layers'])}."
+    )
+
+
+def _bar(config: Mapping[str, Any]) -> str:
+    quantile = config.get("quantile")
+    return (
+        f"{config['threshold']:g}"
+        if quantile is None
+        else f"its layer's {100 * quantile:g}th percentile over languages"
     )
 
 

@@ -7,16 +7,27 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.alignment import gain_vs_alignment
+from analysis.figures.alignment import gain_scatter, gain_vs_alignment
 from analysis.figures.curves import alpha_curve, beta_gamma_curve
 from analysis.figures.gains import forest, gain_heatmap
 from analysis.figures.paper import paper_gains
 from analysis.report.pieces import Missing, Piece, collecting, evaluating, piece
-from analysis.report.run import MAIN, RunData
+from analysis.report.run import MAIN, MEASURES, RunData
 from analysis.style.look import plain
 from analysis.tables.paper import PAPER_TASKS
-from clas_lens.representations.alignment import fit_gain_alignment
+from clas_lens.representations.alignment import fit_gain, fit_gain_alignment
 from clas_lens.study.stages import GRID
+
+RELATION_CAPTIONS = {
+    "separation": "Do languages gain that steering sets further apart? (Paper, 4.3.) Silhouettes are in all dimensions, at the "
+    "layer of the map.",
+    "proximity_initial": "Do languages gain that lie close to English to begin with? (Paper, 4.3.)",
+    "proximity_final": "Do languages gain that lie close to English in the end? (Paper, 4.3.)",
+    "proximity_first": "Do languages gain that are close to English where nothing but the embedding tells them apart?",
+    "proximity_last": "Do languages gain that are close to English right before the answer?",
+    "mean_score": "Do good languages gain more than weak ones? If so, variance grows: the p of this line is Pitman and "
+    "Morgan's of equal variances (paper, 4.1).",
+}
 
 
 def result_figures(data: RunData) -> list[Piece]:
@@ -68,8 +79,11 @@ def _curves(data: RunData) -> list[Piece]:
 
 
 def _one_strength(table: pd.DataFrame) -> pd.DataFrame | None:
-    """A table of one beta and gamma (0 where the method has none), or None."""
+    """A table of one beta and gamma (0 where the method has none), or None; of several layers the one with the best setting."""
     filled = table.fillna({"beta": 0.0, "gamma": 0.0})
+    if "layer" in filled and filled["layer"].nunique() > 1:
+        means = filled.groupby(["layer", "alpha"])["score"].mean().reset_index()
+        filled = filled[filled["layer"] == means.sort_values("score")["layer"].iloc[-1]]
     return filled if filled["beta"].nunique() == filled["gamma"].nunique() == 1 else None
 
 
@@ -108,7 +122,24 @@ def _gains(data: RunData) -> list[Piece]:
     )
     caption = "Each point is a language. The slope without each one in turn says how far a single language carries it."
     fits = [piece(f"gain_vs_alignment_{task}", caption, partial(_fit, data, table)) for task, table in gains.items()]
-    return [heat, *fits]
+    return [heat, *fits, *(one for task in gains for one in _relations(data, task))]
+
+
+def _relations(data: RunData, task: str) -> list[Piece]:
+    """Every other measure against the gain (the paper's 4.1 and 4.3)."""
+    frame = data.relations(task)
+    if frame is None:
+        return []
+    return [
+        piece(f"gain_vs_{column}_{task}", RELATION_CAPTIONS.get(column, ""), partial(_relation, data, frame, column))
+        for column in MEASURES
+        if column != "change"
+    ]
+
+
+def _relation(data: RunData, frame: pd.DataFrame, column: str) -> go.Figure:
+    fit = fit_gain(frame, column, anchor=data.anchor)
+    return gain_scatter(frame, fit, column, MEASURES[column], anchor=data.anchor)
 
 
 def _fit(data: RunData, gains: pd.DataFrame) -> go.Figure:

@@ -21,6 +21,18 @@ from clas_lens.study.tables import KIND as REPORT_KIND
 from clas_lens.study.tables import WITHOUT_TASK
 from clas_lens.tasks.known import TASKS
 
+# What a language's gain is set against, by column of `RunData.relations`.
+MEASURES = {
+    "change": "change of cosine to English, bridge layers",
+    "separation": "change of silhouette",
+    "proximity_initial": "cosine to English before steering, layer of the map",
+    "proximity_final": "cosine to English after steering, layer of the map",
+    "proximity_first": "cosine to English in the first layer",
+    "proximity_last": "cosine to English in the last layer, unsteered",
+    "mean_score": "mean of the scores before and after",
+}
+
+
 MAIN = "clas"  # the intervention that figures of one intervention show
 
 
@@ -147,6 +159,34 @@ class RunData:
         changes = self.changes[self.changes["setting"] == task]
         table = comparison.languages[["language", "gain"]].merge(changes[["language", "change"]], on="language")
         return None if table.empty else table
+
+    def relations(self, task: str) -> pd.DataFrame | None:
+        """`gains` with everything else that a language's gain may go with, by the columns of `MEASURES`; None without gains.
+
+        A measure that the run's tables do not have is NaN.
+        """
+        table, comparison = self.gains(task), self.main_comparison(task)
+        if table is None or comparison is None:
+            return None
+        scores = comparison.languages.set_index("language")[["baseline", "score"]].mean(axis=1)
+        table = table.assign(mean_score=table["language"].map(scores))
+        separation, cosine = self.table("separation"), self.table("cosine")
+        found: dict[str, pd.Series] = {}
+        if separation is not None:
+            apart = separation[(separation["setting"] == task) & (separation["measure"] == "silhouette")]
+            by_language = apart.set_index("language")
+            found["separation"] = by_language["after"] - by_language["before"]
+        if cosine is not None:
+            here = cosine[cosine["setting"] == task]
+            layers = sorted(here["layer"].unique())
+            places = {"first": ("before", layers[0]), "last": ("before", layers[-1])}
+            if separation is not None and not separation.empty:
+                drawn = int(separation["layer"].iloc[0])
+                places |= {"initial": ("before", drawn), "final": ("after", drawn)}
+            for name, (when, layer) in places.items():
+                found[f"proximity_{name}"] = here[here["layer"] == layer].set_index("language")[when]
+        columns = {name: table["language"].map(found[name]) if name in found else float("nan") for name in MEASURES}
+        return table.assign(**{name: values for name, values in columns.items() if name not in table})
 
 
 def _setting_text(names: Sequence[str], alpha: float) -> str:

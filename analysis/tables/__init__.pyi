@@ -2,6 +2,8 @@ from analysis.tables.paper import PAPER_MODELS as PAPER_MODELS
 from analysis.tables.paper import paper_outputs as paper_outputs
 from analysis.tables.paper import paper_summary as paper_summary
 from analysis.tables.paper import paper_table as paper_table
+from analysis.tables.relations import fit_table as fit_table
+from analysis.tables.relations import variance_table as variance_table
 from analysis.tables.results import decision_table as decision_table
 from analysis.tables.results import results_table as results_table
 from analysis.tables.views import decision_view as decision_view

@@ -1,3 +1,6 @@
+from clas_lens.baselines.amplify import Amplify as Amplify
+from clas_lens.baselines.amplify import sadi_neurons as sadi_neurons
+from clas_lens.baselines.arithmetic import LanguageArithmetics as LanguageArithmetics
 from clas_lens.baselines.load import load_intervention as load_intervention
 from clas_lens.baselines.masks import RescaleMasks as RescaleMasks
 from clas_lens.baselines.masks import magnitude_bins as magnitude_bins
@@ -5,6 +8,10 @@ from clas_lens.baselines.masks import neuron_magnitude as neuron_magnitude
 from clas_lens.baselines.masks import shuffled_labels as shuffled_labels
 from clas_lens.baselines.noise import MatchedNoise as MatchedNoise
 from clas_lens.baselines.overwrite import Overwrite as Overwrite
+from clas_lens.baselines.recover import Recover as Recover
+from clas_lens.baselines.released_incline import ReleasedIncline as ReleasedIncline
+from clas_lens.baselines.released_incline import released_texts as released_texts
+from clas_lens.baselines.unit_vectors import UnitDiffMean as UnitDiffMean
 from clas_lens.baselines.vectors import AddVector as AddVector
 from clas_lens.baselines.vectors import Incline as Incline
 from clas_lens.baselines.vectors import least_squares_map as least_squares_map

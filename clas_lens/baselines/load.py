@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Protocol
 
 from clas_lens.artifacts import ArtifactError, read_header
+from clas_lens.baselines.amplify import Amplify
+from clas_lens.baselines.arithmetic import LanguageArithmetics
 from clas_lens.baselines.masks import RescaleMasks
 from clas_lens.baselines.noise import MatchedNoise
 from clas_lens.baselines.overwrite import Overwrite
+from clas_lens.baselines.recover import Recover
+from clas_lens.baselines.released_incline import ReleasedIncline
+from clas_lens.baselines.unit_vectors import UnitDiffMean
 from clas_lens.baselines.vectors import AddVector, Incline
 from clas_lens.given import given_path
 from clas_lens.steering.clas import Clas
@@ -29,6 +34,11 @@ BY_KIND: Mapping[str, Loadable] = {
     AddVector.kind: AddVector,
     Incline.kind: Incline,
     MatchedNoise.kind: MatchedNoise,
+    ReleasedIncline.kind: ReleasedIncline,
+    Amplify.kind: Amplify,
+    LanguageArithmetics.kind: LanguageArithmetics,
+    Recover.kind: Recover,
+    UnitDiffMean.kind: UnitDiffMean,
 }
 
 

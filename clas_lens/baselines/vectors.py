@@ -144,9 +144,10 @@ class AddVector(ResidualIntervention):
 class Incline(ResidualIntervention):
     """INCLINE (Wang et al., ACL 2025): a language's states at one layer, mapped linearly onto the anchor's and blended in.
 
-    x' = (1 - alpha) x + alpha W x ("interpolate": alpha = 1 is the mapped state alone), or x' = x + alpha W x ("add", as in
-    the authors' released code). That code does it in every layer at the last token of the input; here it is one layer, and
-    by default the last column of each forward pass, because W is fitted on last tokens and says nothing of others.
+    x' = (1 - alpha) x + alpha W x ("interpolate": alpha = 1 is the mapped state alone), or x' = x + alpha W x ("add"). A form
+    of our own in one layer's residual stream: W is fitted on last tokens and, as it says nothing of others, applied by default
+    to the last column of each forward pass. `ReleasedIncline` is the authors' released code: MLP outputs of all layers, fitted
+    on token means, at the prompt's last position.
 
     Attributes:
         blend: "interpolate" or "add".
@@ -245,6 +246,8 @@ def _check_unsteered(representations: Representations) -> None:
         "Representations of the unsteered model are needed",
         "collect_representations gives them",
     )
+    if representations.site != "residual":
+        raise ValueError(f"needs the residual stream, got site={representations.site!r}: collect with site='residual'")
     if representations.intervention is not None:
         raise ValueError(
             f"needs representations of the unsteered model, got those under intervention {representations.intervention}"

@@ -7,11 +7,14 @@ from clas_lens.categories.categorize import NeuronCategory as NeuronCategory
 from clas_lens.categories.categorize import categories_of as categories_of
 from clas_lens.categories.categorize import categorize as categorize
 from clas_lens.categories.categorize import select_bridge_layers as select_bridge_layers
+from clas_lens.categories.percentiles import mean_batch_percentiles as mean_batch_percentiles
 from clas_lens.categories.selection import NeuronSelection as NeuronSelection
 from clas_lens.categories.selection import act_prob as act_prob
 from clas_lens.categories.selection import category_selection as category_selection
 from clas_lens.categories.selection import language_entropy as language_entropy
 from clas_lens.categories.selection import lape as lape
+from clas_lens.categories.stability import category_agreement as category_agreement
+from clas_lens.categories.stability import split_halves as split_halves
 from clas_lens.categories.views import category_moves as category_moves
 from clas_lens.categories.views import instance_shares as instance_shares
 from clas_lens.categories.views import language_overlap as language_overlap

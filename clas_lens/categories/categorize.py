@@ -52,7 +52,7 @@ class NeuronCategories(Saved):
     Attributes:
         active: in which languages each neuron is active.
         languages: the names of the `lang` axis.
-        threshold, activity: what "active" means here.
+        threshold, activity, quantile: what "active" means here: above `threshold`, or above the layer's own `quantile`.
         model: see `NeuronStatistics.model`.
         source: what the statistics were: `NeuronStatistics.source()`.
     """
@@ -65,6 +65,7 @@ class NeuronCategories(Saved):
     activity: Activity = "mean"
     model: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
     source: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
+    quantile: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.languages) != self.active.shape[0]:
@@ -73,6 +74,11 @@ class NeuronCategories(Saved):
             raise ValueError(
                 f"categories compare languages: at least 2 are needed, got {', '.join(self.languages) or 'none'}"
             )
+
+    @property
+    def bar(self) -> str:
+        """What an activity has to exceed, in words."""
+        return f"{self.threshold:g}" if self.quantile is None else f"its layer's {100 * self.quantile:g}th percentile"
 
     @property
     def counts(self) -> Int[Tensor, "layer neuron"]:
@@ -129,7 +135,7 @@ class NeuronCategories(Saved):
         parts = [f"{100 * float(self.mask(c).sum()) / total:.1f}% {c.label}" for c in NeuronCategory]
         return (
             f"NeuronCategories({self.model.get('name')!r}, {self.n_layers} layers x {self.n_neurons} neurons, "
-            f"{len(self.languages)} languages, {self.activity} > {self.threshold:g}: {', '.join(parts)})"
+            f"{len(self.languages)} languages, {self.activity} > {self.bar}: {', '.join(parts)})"
         )
 
     def _repr_html_(self) -> str:
@@ -137,7 +143,7 @@ class NeuronCategories(Saved):
         counts = {category.label: int(self.mask(category).sum()) for category in NeuronCategory}
         facts = {
             "languages": listed(self.languages),
-            "active where": f"{self.activity} > {self.threshold:g}",
+            "active where": f"{self.activity} > {self.bar}",
             "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
             **{label: f"{count:,} ({100 * count / total:.1f}%)" for label, count in counts.items()},
         }
@@ -158,16 +164,20 @@ def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor
     return labels
 
 
-def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activity = "mean") -> NeuronCategories:
+def categorize(
+    stats: NeuronStatistics, threshold: float = 0.0, activity: Activity = "mean", *, quantile: float | None = None
+) -> NeuronCategories:
     """Call a neuron active in a language where its activity is above `threshold`, and categorise.
 
     Args:
         activity: "mean" is the signed mean of h (the default; the paper's T_act = 0), "abs_mean" the magnitude of that
             mean, "firing_rate" P(h > 0), with a threshold in [0, 1).
+        quantile: in place of a threshold, between 0 and 1: in each layer the bar is this quantile of the activities of all its
+            neurons in all languages together, so that every layer has the same share of active pairs.
 
     Raises:
-        ValueError: no statistics, fewer than two languages, an unknown activity, a threshold that is no finite number, or a
-            rate threshold outside [0, 1).
+        ValueError: no statistics, fewer than two languages, an unknown activity, a threshold that is no finite number, a
+            rate threshold outside [0, 1), a quantile outside (0, 1), or both.
     """
     given(stats, NeuronStatistics, "categorize needs NeuronStatistics", "run collect_statistics first")
     threshold = given_number("a threshold", threshold)
@@ -183,7 +193,16 @@ def categorize(stats: NeuronStatistics, threshold: float = 0.0, activity: Activi
             values = stats.firing_rate
         case _:
             raise ValueError(f"unknown activity {activity!r}; available: mean, abs_mean, firing_rate")
-    return NeuronCategories(values > threshold, stats.languages, threshold, activity, stats.model, stats.source())
+    bar: Float[Tensor, "layer neuron"] | float = threshold
+    if quantile is not None:
+        quantile = given_number("a quantile", quantile)
+        if not 0 < quantile < 1 or threshold != 0:
+            raise ValueError(
+                f"a quantile is between 0 and 1 and takes the threshold's place; got quantile={quantile}, threshold={threshold}"
+            )
+        by_layer = values.transpose(0, 1).flatten(1).double()
+        bar = by_layer.quantile(quantile, dim=1)[:, None].to(values.dtype).expand(stats.n_layers, stats.n_neurons)
+    return NeuronCategories(values > bar, stats.languages, threshold, activity, stats.model, stats.source(), quantile)
 
 
 def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None = None) -> tuple[int, ...]:

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clas_lens.artifacts import tensor_fingerprint
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.given import given, given_number
 from clas_lens.models.sites import check_layers
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.histogram import quantile, share_above
 from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.vocabulary import QuantileOver
 
 TIE_DECIMALS = 9  # scores that agree to so many decimals are equal: the rest is the order of a floating-point sum
 
@@ -128,31 +130,67 @@ def language_entropy(rate: Float[Tensor, "lang *shape"]) -> Float[Tensor, "*shap
     return -torch.special.xlogy(normalised, normalised).sum(0)
 
 
-def act_prob(stats: NeuronStatistics, *, percentile: float = 90.0, share: float = 0.00125) -> NeuronSelection:
-    """ActProb-90p (Mondal et al. 2025): in each language the neurons that most often exceed their own 90th percentile.
+def act_prob(
+    stats: NeuronStatistics,
+    *,
+    percentile: float = 90.0,
+    share: float = 0.00125,
+    quantile_over: QuantileOver = "pooled",
+    thresholds: Float[Tensor, "lang layer neuron"] | None = None,
+) -> NeuronSelection:
+    """ActProb-90p (Mondal et al. 2025): in each language the neurons that most often exceed a 90th percentile of their own.
 
-    The score of a neuron in a language is P(gate > q), with q the percentile of its gate (before the nonlinearity) over the
-    tokens of all languages pooled. Both are read from histograms: the score is off by at most the share of tokens in the
-    one bin that holds q. Equal scores (to 1e-9) go to the lower layer, then the lower neuron.
+    The score of a neuron in a language is P(gate > q), with q a percentile of its gate (before the nonlinearity). "pooled" is
+    ours: q over the tokens of all languages together, so that a neuron scores high in the languages that use it most.
+    "language" is theirs: q of each language by itself. Over all of a language's tokens at once every neuron then scores
+    1 - percentile / 100, and what is chosen is chosen by rounding; their released code escapes that only because its q is a
+    mean over batches of each batch's percentile. Give these as `thresholds` (`mean_batch_percentiles`) to do as it does.
+
+    Pooled percentiles and all scores are read from histograms: a score is off by at most the share of tokens in the one bin
+    that holds q. Equal scores (to 1e-9) go to the lower layer, then the lower neuron.
 
     Args:
         percentile: of the neuron's own values.
         share: of all neurons, how many each language gets, rounded; in (0, 1].
+        quantile_over: whose tokens the percentile is of; pooled by default, because per language every neuron scores alike.
+        thresholds: q itself, for "language"; default each language's own percentile over all its tokens.
 
     Raises:
-        ValueError: statistics without histograms, fewer than two languages, or an option out of range.
+        ValueError: statistics without histograms, fewer than two languages, an option out of range, or thresholds that are
+            of another shape or of pooled tokens.
     """
     _check_options(stats, percentile, share)
     counts = stats.histogram("gate")
-    scores = torch.stack([_exceedance(counts[:, layer], percentile / 100) for layer in range(stats.n_layers)], dim=1)
+    pooled = quantile_over == "pooled"
+    if quantile_over not in get_args(QuantileOver) or (thresholds is not None and pooled):
+        raise ValueError(
+            f"quantile_over must be one of {', '.join(get_args(QuantileOver))}, and thresholds go with 'language' alone; got "
+            f"{quantile_over!r}{'' if thresholds is None else ' with thresholds'}"
+        )
+    if thresholds is not None and thresholds.shape != counts.shape[:-1]:
+        raise ValueError(f"thresholds are {tuple(thresholds.shape)}, the statistics {tuple(counts.shape[:-1])}")
+    scores = torch.stack(
+        [
+            _exceedance(
+                counts[:, layer], percentile / 100, pooled, None if thresholds is None else thresholds[:, layer]
+            )
+            for layer in range(stats.n_layers)
+        ],
+        dim=1,
+    )
     masks = torch.stack([_highest(score, share) for score in scores])
-    options = {"percentile": percentile, "share": share}
+    own = {} if thresholds is None else {"thresholds": tensor_fingerprint(thresholds)}
+    options = {"percentile": percentile, "share": share, "quantile_over": quantile_over, **own}
     return NeuronSelection(masks, stats.languages, "act_prob", options, stats.model, stats.source())
 
 
-def _exceedance(counts: Int[Tensor, "lang neuron bin"], q: float) -> Float[Tensor, "lang neuron"]:
-    """Per language, how often a neuron exceeds its own q-quantile over all languages."""
-    return share_above(counts, quantile(counts.sum(0), q))
+def _exceedance(
+    counts: Int[Tensor, "lang neuron bin"], q: float, pooled: bool, thresholds: Float[Tensor, "lang neuron"] | None
+) -> Float[Tensor, "lang neuron"]:
+    """Per language, how often a neuron exceeds its threshold: by default its q-quantile, over all languages or its own."""
+    if thresholds is None:
+        thresholds = quantile(counts.sum(0), q) if pooled else quantile(counts, q)
+    return share_above(counts, thresholds)
 
 
 def category_selection(cats: NeuronCategories, layers: Sequence[int] | None = None) -> NeuronSelection:
@@ -168,7 +206,7 @@ def category_selection(cats: NeuronCategories, layers: Sequence[int] | None = No
     chosen = list(check_layers(range(cats.n_layers) if layers is None else layers, cats.n_layers))
     masks = torch.zeros_like(cats.active)
     masks[:, chosen] = (cats.active & cats.mask(NeuronCategory.LANGUAGE_SPECIFIC))[:, chosen]
-    options = {"threshold": cats.threshold, "activity": cats.activity, "layers": chosen}
+    options = {"threshold": cats.threshold, "activity": cats.activity, "quantile": cats.quantile, "layers": chosen}
     return NeuronSelection(masks, cats.languages, "category", options, cats.model, cats.source)
 
 

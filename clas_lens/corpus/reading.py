@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
-from clas_lens.models.sites import HookFunction, LensModel, device_of, hooked, residual_name, run_layers
-from clas_lens.vocabulary import PaddingSide, Pool
+from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked, run_layers
+from clas_lens.vocabulary import PaddingSide, Pool, ReadSite
 
 Result = TypeVar("Result")
 
@@ -129,14 +129,16 @@ def in_corpus_order(item: Reading, parts: Iterator[tuple[TokenBatch, tuple[Tenso
     return whole
 
 
-# --- the residual stream, pooled over texts ---
+# --- the residual stream or the MLP output, pooled over texts ---
 
 
 @contextmanager
 def pooling_residuals(
-    model: LensModel, batch: TokenBatch, layers: Sequence[int], pool: Pool = "mean"
+    model: LensModel, batch: TokenBatch, layers: Sequence[int], pool: Pool = "mean", site: ReadSite = "residual"
 ) -> Iterator[Float[Tensor, "batch layer d_model"]]:
-    """Gives a tensor that a forward pass of `batch` inside fills: the pooled residual stream at each layer's output."""
+    """Gives a tensor that a forward pass of `batch` inside fills: the pooled residual stream at each layer's output, or what
+    the layer's MLP adds to it (site="mlp_out").
+    """
     pooled = torch.zeros(len(batch.rows), len(layers), model.cfg.d_model)
     weights = torch.zeros_like(batch.content_mask, dtype=torch.float32)
     match pool:
@@ -154,10 +156,12 @@ def pooling_residuals(
 
         return hook
 
-    with hooked(model, [(residual_name(layer), on_residual(place, layer)) for place, layer in enumerate(layers)]):
+    with hooked(
+        model, [(Site(site, layer).hook_name(model), on_residual(place, layer)) for place, layer in enumerate(layers)]
+    ):
         yield pooled
     if unseen:
-        raise ValueError(f"no forward pass of {model.cfg.model_name} gave the residual stream of layer {min(unseen)}")
+        raise ValueError(f"no forward pass of {model.cfg.model_name} gave the {site} of layer {min(unseen)}")
 
 
 def check_finite(values: Float[Tensor, "example layer d_model"], layers: Sequence[int], language: str) -> None:

@@ -13,3 +13,4 @@ from clas_lens.evaluation.search import beta_gamma_settings as beta_gamma_settin
 from clas_lens.evaluation.search import search_alpha as search_alpha
 from clas_lens.evaluation.search import search_beta_gamma as search_beta_gamma
 from clas_lens.evaluation.search import search_grids as search_grids
+from clas_lens.evaluation.search import sweep_settings as sweep_settings

@@ -18,6 +18,10 @@ from clas_lens.tasks.base import Task
 KIND = "search"
 
 
+# What a search may vary: strengths, and the layer of an intervention that has vectors for several.
+SEARCHED = (*STRENGTHS, "layer")
+
+
 # The axes of the paper's Figure 6; those of Figure 5 are the tasks' own.
 PAPER_BETAS = (0.2, 0.4, 0.6)
 
@@ -33,11 +37,11 @@ class SearchResult:
     """What every setting scored on the tuning examples.
 
     Attributes:
-        table: one row a setting and language: `task`, `alpha`, `beta`, `gamma` (empty where the intervention has none),
-            `language`, `score` (percent), `n` (examples), `overlap` (whether the neurons were measured on some of them), and
-            `title` and `metric_title` of the task.
+        table: one row a setting and language: `task`; `alpha`, `beta`, `gamma`, `layer` (empty where the intervention has
+            none); `language`, `score` (percent), `n` (examples), `overlap` (whether the neurons were measured on some of
+            them), and `title` and `metric_title` of the task.
         chosen: the best setting of the strengths that were varied: the highest mean score over the languages that are not
-            the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|).
+            the anchor; of equal ones the weakest (smallest |alpha|, then |beta|, |gamma|, then the lowest layer).
         intervention: the best setting, which remembers the examples that it was tuned on.
         passes, passes_independent: prompt passes that were run, in whole forward passes of one prompt, and what independent
             runs would have taken; 0 for what was read from files. Searches made together share out their passes evenly.
@@ -133,6 +137,13 @@ def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Se
     return [{"alpha": alpha} for alpha in _numbers("alphas", task.paper_alphas if alphas is None else alphas)]
 
 
+def sweep_settings(intervention: Intervention, alphas: Sequence[Setting]) -> Sequence[Setting]:
+    """These settings at each of the intervention's layers, if it is one that can be put at several (`UnitDiffMean`)."""
+    if not (hasattr(intervention, "layer") and hasattr(intervention, "layers")):
+        return alphas
+    return [{"layer": float(layer), **one} for layer in cast(Any, intervention).layers for one in alphas]
+
+
 def beta_gamma_settings(betas: Sequence[float] = PAPER_BETAS, gammas: Sequence[float] = PAPER_GAMMAS) -> list[Setting]:
     """Every pair, as settings for `search_grids`."""
     pairs = [(beta, gamma) for beta in _numbers("betas", betas) for gamma in _numbers("gammas", gammas)]
@@ -202,7 +213,7 @@ def search_grids(
 def _named_settings(grid: str, intervention: Intervention, settings: Sequence[Setting]) -> dict[str, Intervention]:
     """The intervention at each setting, by the name of the file of its rows."""
     given_intervention(intervention)
-    own = [strength for strength in STRENGTHS if hasattr(intervention, strength)]
+    own = [strength for strength in SEARCHED if hasattr(intervention, strength)]
     names = [",".join(f"{key}={value:g}" for key, value in setting.items()) for setting in settings]
     unknown = {key for setting in settings for key in setting} - set(own)
     uneven = len({tuple(setting) for setting in settings}) > 1
@@ -223,7 +234,7 @@ def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -
         [
             {
                 "task": task.name,
-                **{strength: getattr(grid[name], strength, float("nan")) for strength in STRENGTHS},
+                **{strength: getattr(grid[name], strength, float("nan")) for strength in SEARCHED},
                 "language": language,
                 "score": 100.0 * mean,
                 "n": size,
@@ -243,11 +254,11 @@ def _at(intervention: Intervention, strengths: Mapping[str, float], tuned_on: fr
 def _means(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
     others = table[table["language"] != anchor]
     counted = others if len(others) else table  # the anchor alone: its own score is all there is
-    return counted.groupby(list(STRENGTHS), dropna=False, sort=False)["score"].mean().reset_index()
+    return counted.groupby(list(SEARCHED), dropna=False, sort=False)["score"].mean().reset_index()
 
 
 def _best(table: pd.DataFrame, anchor: str) -> pd.Series:
     means = _means(table, anchor)
     top = means[means["score"] == means["score"].max()]
-    weakest = top[list(STRENGTHS)].abs().sort_values(list(STRENGTHS), na_position="first")
+    weakest = top[list(SEARCHED)].abs().sort_values(list(SEARCHED), na_position="first")
     return means.loc[weakest.index[0]]

@@ -34,7 +34,8 @@ class Site:
     Another kind takes a word in `SiteKind` and its hook point here.
 
     Attributes:
-        kind: "up" (the linear branch of a gated MLP), "mlp" (MLP neurons) or "residual" (the output of a layer).
+        kind: "up" (the linear branch of a gated MLP), "mlp" (MLP neurons), "mlp_out" (what the MLP adds to
+            the residual stream) or "residual" (the output of a layer).
         layer: 0-based.
     """
 
@@ -56,6 +57,8 @@ class Site:
                 name = up_name(self.layer)
             case "mlp":
                 name = post_name(self.layer)
+            case "mlp_out":
+                name = mlp_out_name(self.layer)
             case "residual":
                 name = residual_name(self.layer)
             case _:
@@ -78,6 +81,11 @@ def gate_name(layer: int) -> str:
 def up_name(layer: int) -> str:
     """The linear branch of a gated MLP, W_up x: [batch pos neuron]. MLPs without a gate have no such hook point."""
     return f"blocks.{layer}.mlp.hook_pre_linear"
+
+
+def mlp_out_name(layer: int) -> str:
+    """What the MLP adds to the residual stream, after the norm that some families (Gemma) put behind: [batch pos d_model]."""
+    return f"blocks.{layer}.hook_mlp_out"
 
 
 def residual_name(layer: int) -> str:

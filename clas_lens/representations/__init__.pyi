@@ -1,6 +1,7 @@
 from clas_lens.representations.alignment import AlignmentError as AlignmentError
 from clas_lens.representations.alignment import GainFit as GainFit
 from clas_lens.representations.alignment import cosine_frame as cosine_frame
+from clas_lens.representations.alignment import fit_gain as fit_gain
 from clas_lens.representations.alignment import fit_gain_alignment as fit_gain_alignment
 from clas_lens.representations.alignment import layer_pair as layer_pair
 from clas_lens.representations.alignment import linear_cka as linear_cka

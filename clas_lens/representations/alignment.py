@@ -32,7 +32,8 @@ def cosine_frame(
 ) -> pd.DataFrame:
     """Cosine of every language to the anchor, before and after steering, at every layer (the paper's Figures 2 and 8).
 
-    The mean over examples of the cosine of parallel sentences. The anchor is taken from `before` in both, as it is never
+    The mean over examples of the cosine of parallel sentences, in the residual stream or, where the representations are of
+    site "mlp_out", in what the MLPs add to it. The anchor is taken from `before` in both, as it is never
     steered; its own row would be 1 and is left out. The paper's number is the mean of this over the bridge layers.
 
     Args:
@@ -77,7 +78,7 @@ def layer_pair(
     _check_both(before, after)
     if before.intervention is not None:
         raise AlignmentError(f"the representations before steering were made with intervention {before.intervention!r}")
-    for what in ("languages", "layers", "example_ids", "pool", "model", "texts"):
+    for what in ("languages", "layers", "example_ids", "pool", "site", "model", "texts"):
         if getattr(before, what) != getattr(after, what):
             raise AlignmentError(
                 f"different {what} before and after: {_short(getattr(before, what))} and {_short(getattr(after, what))}"
@@ -134,14 +135,16 @@ def linear_cka(x: Float[Tensor, "example d_model"], y: Float[Tensor, "example d_
 
 @dataclass(frozen=True)
 class GainFit:
-    """A straight line through the languages: change of alignment against gain, both divided by their largest magnitude.
+    """A straight line through the languages: a measure, such as the change of alignment, against the gain.
+
+    Both are divided by their largest magnitude.
 
     Attributes:
         slope, intercept: least squares, on the scaled axes (each in [-1, 1]).
         r, p: Pearson's correlation, and its two-sided p (of slope = 0).
         spearman: rank correlation.
         left_out: the slope without each language, by language.
-        gain_scale, change_scale: what the axes were divided by, in the units of the frame.
+        gain_scale, change_scale: what the gain and the measure were divided by, in the units of the frame.
     """
 
     slope: float
@@ -172,14 +175,23 @@ class GainFit:
 def fit_gain_alignment(frame: pd.DataFrame, *, anchor: str = "en") -> GainFit:
     """Fit the paper's Figure 3: change of the cosine to the anchor (y) against the gain in the task's score (x).
 
+    Arguments and errors are those of `fit_gain`, with the column `change`.
+    """
+    given_frame(frame, ("language", "gain", "change"), "fit_gain_alignment", "gains joined with changes of the cosine")
+    return fit_gain(frame, "change", anchor=anchor)
+
+
+def fit_gain(frame: pd.DataFrame, column: str, *, anchor: str = "en") -> GainFit:
+    """Fit any measure of the languages (y) against the gain in the task's score (x).
+
     Args:
-        frame: columns language, gain, change; one row a language. The anchor's row, if there, is not used: it is (0, 0)
+        frame: columns language, gain and `column`; one row a language. The anchor's row, if there, is not used: its gain is 0
             by construction.
 
     Raises:
         AlignmentError: fewer than four languages, one twice, a number that is not finite, or an axis without spread.
     """
-    given_frame(frame, ("language", "gain", "change"), "fit_gain_alignment", "gains joined with changes of the cosine")
+    given_frame(frame, ("language", "gain", column), "fit_gain", "gains joined with a measure")
     rows = frame[frame["language"] != anchor]
     languages = [str(code) for code in rows["language"]]
     if len(languages) < MIN_LANGUAGES or len(set(languages)) != len(languages):
@@ -187,15 +199,15 @@ def fit_gain_alignment(frame: pd.DataFrame, *, anchor: str = "en") -> GainFit:
             f"a fit needs at least {MIN_LANGUAGES} languages beside {anchor!r}, one row each; "
             f"got {', '.join(languages) or 'none'}"
         )
-    for name in ("gain", "change"):
+    for name in ("gain", column):
         if not pd.api.types.is_numeric_dtype(rows[name]):
             raise AlignmentError(f"nothing to fit: {name} must be numbers, got {rows[name].tolist()}")
-    axes = {name: rows[name].to_numpy(dtype=float) for name in ("gain", "change")}
+    axes = {name: rows[name].to_numpy(dtype=float) for name in ("gain", column)}
     for name, values in axes.items():
         if not np.isfinite(values).all() or np.ptp(values) == 0:
             raise AlignmentError(f"nothing to fit: {name} must be finite and not all equal, got {values.tolist()}")
     scales = {name: float(np.abs(values).max()) for name, values in axes.items()}
-    x, y = axes["gain"] / scales["gain"], axes["change"] / scales["change"]
+    x, y = axes["gain"] / scales["gain"], axes[column] / scales[column]
     line = stats.linregress(x, y)
     return GainFit(
         slope=float(line.slope),
@@ -205,7 +217,7 @@ def fit_gain_alignment(frame: pd.DataFrame, *, anchor: str = "en") -> GainFit:
         spearman=float(stats.spearmanr(x, y).statistic),
         left_out=_slopes_without(languages, x, y),
         gain_scale=scales["gain"],
-        change_scale=scales["change"],
+        change_scale=scales[column],
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from clas_lens.given import given_number, given_whole
 from clas_lens.representations.alignment import AlignmentError, layer_pair, linear_cka, retrieval
 from clas_lens.representations.sentences import Representations
+from clas_lens.vocabulary import MapInit
 
 WHEN = ("before", "after")
 
@@ -31,7 +32,8 @@ class SentenceMap:
         trustworthiness: per `when`, how far neighbours on the map are neighbours in full dimension (Euclidean, `k` = 10 or
             as many as fit), 0 to 1.
         explained: share of the variance that the PCA kept, 0 to 1.
-        layer, anchor, perplexity, seed, n_components: what it was made with.
+        layer, anchor, perplexity, n_components, init: what it was made with.
+        seed: of the places that it started from, if they are random ("init"); else it played no part.
     """
 
     points: pd.DataFrame = field(repr=False)
@@ -42,6 +44,7 @@ class SentenceMap:
     perplexity: float | int
     seed: int
     n_components: int
+    init: MapInit = "pca"
 
 
 def tsne_frame(
@@ -53,6 +56,7 @@ def tsne_frame(
     perplexity: float | int = 30.0,
     seed: int = 0,
     pca: int = 50,
+    init: MapInit = "pca",
 ) -> SentenceMap:
     """Place all sentences, unsteered and steered, on one plane: PCA, then t-SNE, each fitted to both together.
 
@@ -60,6 +64,9 @@ def tsne_frame(
         layer: the paper takes the model's penultimate layer.
         perplexity: about how many neighbours each point minds; less than a third of the points.
         pca: components kept for t-SNE, or as many as there are.
+        init: where points start: on the first two principal components ("pca"), so that data and perplexity alone decide the
+            map, or at "random". Maps from several seeds show how much of one map is chance.
+        seed: of a random start.
 
     Raises:
         AlignmentError: representations that do not belong together; or a perplexity too large for so few sentences.
@@ -79,7 +86,10 @@ def tsne_frame(
     reduction = PCA(n_components=min(pca, *points.shape), svd_solver="full")
     reduced = reduction.fit_transform(points)
     with threadpool_limits(limits=1):  # sums in the order of another number of threads grow into another map
-        placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced).astype(np.float64)
+        # scikit-learn's own "pca" start draws on the seed for its solver, which would decide a map by rounding.
+        start_at = (reduced[:, :2] / reduced[:, 0].std() * 1e-4).astype(np.float32) if init == "pca" else "random"
+        tsne = TSNE(perplexity=perplexity, init=start_at, random_state=seed)
+        placed = tsne.fit_transform(reduced).astype(np.float64)
     # Where each language's block of points begins, without and with steering.
     start = {("before", code): i * n for i, code in enumerate(before.languages)}
     start |= {("after", code): (len(before.languages) + i) * n for i, code in enumerate(moved)}
@@ -94,6 +104,7 @@ def tsne_frame(
         perplexity=perplexity,
         seed=seed,
         n_components=reduction.n_components_,
+        init=init,
     )
 
 

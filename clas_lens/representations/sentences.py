@@ -1,4 +1,4 @@
-"""Sentence representations: the residual stream pooled over each text, with or without an intervention."""
+"""Sentence representations: the residual stream (or an MLP output) pooled over each text, with or without an intervention."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -42,17 +42,17 @@ from clas_lens.models.sites import LensModel, check_layers
 from clas_lens.statistics.files import check_language_of, language_path
 from clas_lens.steering.intervention import Intervention, given_intervention
 from clas_lens.steering.steer import steer
-from clas_lens.vocabulary import Pool, check_languages
+from clas_lens.vocabulary import Pool, ReadSite, check_languages
 
 KIND = "sentence representations"
 
 
-SHARED = ("layers", "example_ids", "pool", "intervention", "model", "corpus")
+SHARED = ("layers", "example_ids", "pool", "intervention", "model", "corpus", "site")
 
 
 @dataclass(frozen=True, eq=False)
 class Representations:
-    """One vector a text and layer: the residual stream at the output of the layer, pooled over the text.
+    """One vector a text and layer: the residual stream at the output of the layer (or its MLP's output), pooled over the text.
 
     Attributes:
         values: float32, on the CPU.
@@ -63,6 +63,7 @@ class Representations:
         texts: per language: the texts' `fingerprint` and how many were `truncated`.
         corpus: the name of the corpus that the examples are of.
         made: per language: when and with which versions it was read (`provenance`), kept when it is saved again.
+        site: "residual", the stream at the output of the layer, or "mlp_out", what its MLP adds to the stream.
     """
 
     values: Float[Tensor, "lang example layer d_model"]
@@ -75,6 +76,7 @@ class Representations:
     texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     corpus: str = "texts"
     made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    site: ReadSite = "residual"
 
     def __post_init__(self) -> None:
         named = (len(self.languages), len(self.example_ids), len(self.layers))
@@ -120,6 +122,7 @@ class Representations:
             "intervention": self.intervention,
             "model": dict(self.model),
             "corpus": self.corpus,
+            "site": self.site,
         }
 
     def fingerprint(self) -> str:
@@ -187,6 +190,7 @@ class Representations:
             {code: header["text"] for code, (_, header) in read.items()},
             first["corpus"],
             {code: header["provenance"] for code, (_, header) in read.items()},
+            first["site"],
         )
 
 
@@ -197,6 +201,7 @@ def collect_representations(
     *,
     intervention: Intervention | None = None,
     pool: Pool = "mean",
+    site: ReadSite = "residual",
     batch_size: int = 16,
     max_tokens: int = 512,
     out: str | Path | None = None,
@@ -213,6 +218,7 @@ def collect_representations(
         layers: 0-based.
         intervention: on the model while it reads; None reads it as it is.
         pool: "mean" over content tokens (no padding, no BOS), in float32; or the "last" token.
+        site: the "residual" stream at the layers' outputs, or what their MLPs add to it ("mlp_out").
         batch_size: texts a forward pass, at most; it changes results only by float error.
         max_tokens: longer texts are cut here; how many were is in `texts[language]["truncated"]`.
         out: a folder for one file a language. A language whose file is there, for the same model, texts, layers, pooling
@@ -229,18 +235,19 @@ def collect_representations(
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
     pool = given_choice("pool", pool, get_args(Pool))
+    site = given_choice("site", site, get_args(ReadSite))
     chosen = check_layers(layers, model.cfg.n_layers)
     if intervention is not None:
         check_steers_texts(intervention)
     check_bare(model, "collect_representations", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)
-    unread = unread_representations(model, corpus, texts, chosen, pool=pool, intervention=intervention)
+    unread = unread_representations(model, corpus, texts, chosen, pool=pool, intervention=intervention, site=site)
     found = {code: unread.saved_language(out, code) for code in texts}
     values = {code: content.tensors["values"] for code, content in found.items() if content is not None}
     made = {code: content.header["provenance"] for code, content in found.items() if content is not None}
     unread = replace(unread, made={code: provenance() for code in texts} | made)
     todo = [item for item in readings(model, texts, batch_size) if item.language not in values]
-    read = partial(_read_item, model, intervention=intervention, layers=chosen, pool=pool)
+    read = partial(_read_item, model, intervention=intervention, layers=chosen, pool=pool, site=site)
     for item, read_values in read_items(todo, read, what="read", progress=progress):
         values[item.language] = read_values
         if out is not None:
@@ -256,9 +263,10 @@ def _read_item(
     intervention: Intervention | None,
     layers: Sequence[int],
     pool: Pool,
+    site: ReadSite,
 ) -> Float[Tensor, "example layer d_model"]:
     """One item's representations, in corpus order."""
-    read = in_one_pass(model, lambda batch: pooling_residuals(model, batch, layers, pool))
+    read = in_one_pass(model, lambda batch: pooling_residuals(model, batch, layers, pool, site))
     with nullcontext() if intervention is None else steer(model, intervention, language=item.language):
         parts = ((batch, (pooled,)) for batch, pooled in read_batches(model, item, read, tick))
         (values,) = in_corpus_order(item, parts)
@@ -274,6 +282,7 @@ def unread_representations(
     *,
     pool: Pool,
     intervention: Intervention | None,
+    site: ReadSite = "residual",
 ) -> Representations:
     """Representations of no language yet, that say what they will be of; `texts` has what will be read in each."""
     content = list(dict.fromkeys(corpus.content))
@@ -294,6 +303,7 @@ def unread_representations(
             for code, tokens in texts.items()
         },
         corpus.name,
+        site=site,
     )
 
 

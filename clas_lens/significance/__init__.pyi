@@ -16,7 +16,9 @@ from clas_lens.significance.tests import benjamini_hochberg as benjamini_hochber
 from clas_lens.significance.tests import control_p as control_p
 from clas_lens.significance.tests import equivalence_p as equivalence_p
 from clas_lens.significance.tests import holm as holm
+from clas_lens.significance.tests import levene_p as levene_p
 from clas_lens.significance.tests import mcnemar_p as mcnemar_p
 from clas_lens.significance.tests import paired_t_p as paired_t_p
+from clas_lens.significance.tests import pitman_morgan_p as pitman_morgan_p
 from clas_lens.significance.tests import sign_flip_p as sign_flip_p
 from clas_lens.significance.tests import wilcoxon_p as wilcoxon_p

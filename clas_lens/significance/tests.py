@@ -92,6 +92,33 @@ def mcnemar_p(before: Bool[np.ndarray, "example"], after: Bool[np.ndarray, "exam
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
+def pitman_morgan_p(before: Float[np.ndarray, "pair"], after: Float[np.ndarray, "pair"]) -> float | None:
+    """Two-sided Pitman-Morgan test of equal variances of paired numbers: Pearson's test of sums against differences.
+
+    Var(after) - Var(before) is the covariance of the sum and the difference, so this is how far those gain more that score
+    more. Fewer than three pairs: None. Differences all alike: 1, as the variances are the same number.
+    """
+    gains = differences(before, after)
+    if len(gains) < 3:
+        return None
+    if np.ptp(gains) == 0:
+        return 1.0
+    total = before + after
+    return float(stats.pearsonr(total, gains).pvalue) if np.ptp(total.round(DIGITS)) else 1.0
+
+
+def levene_p(before: Float[np.ndarray, "pair"], after: Float[np.ndarray, "pair"]) -> float | None:
+    """Levene's test of equal variances about the medians (Brown and Forsythe), as if the two were independent samples.
+
+    Of pairs it is far too cautious: what the two have in common counts as noise. Fewer than three: None; no spread at all: 1.
+    """
+    if len(before) < 3:
+        return None
+    if np.ptp(before) == np.ptp(after) == 0:
+        return 1.0
+    return float(stats.levene(before, after, center="median").pvalue)
+
+
 def equivalence_p(gains: Float[np.ndarray, "pair"], *, margin: float) -> float | None:
     """Two one-sided t-tests: small p says that the mean gain lies within (-margin, margin).
 

@@ -121,8 +121,8 @@ class Clas(Rescaling):
         specific: which language-specific neurons are cut: of all languages ("union"), of the row's own language
             ("current"), or of every other language ("others").
         positions: "all" positions; the "last" column of each forward pass (the last real token in a left-padded batch, and
-            each generated token, if generation uses its KV cache); or "generated" tokens only, those that continue a KV
-            cache.
+            each generated token, if generation uses its KV cache); "generated" tokens only, those that continue a KV cache; or
+            "prompt_last", the last column of passes that continue no KV cache, which is a prompt's last token.
 
     Raises:
         SteeringError: a layer out of range or twice, no layers, no neurons to steer, an anchor that was not measured, a

@@ -58,7 +58,7 @@ class Steering:
         hooks: list[tuple[str, HookFunction]] = [
             (self._names[site], self._hook(site, edit)) for site, edit in self._edits.items()
         ]
-        if self._positions == "generated":
+        if self._positions in ("generated", "prompt_last"):
             hooks.insert(0, (pattern_name(min(self._edits).layer), self._watch_cache))
         return hooks
 
@@ -71,16 +71,26 @@ class Steering:
 
     def _hook(self, site: Site, edit: Edit) -> HookFunction:
         def hook(activation: Tensor, hook: object) -> Tensor | None:
-            if self._positions == "generated" and not self._continues_cache:
+            if self._passes_over():
                 return None
             rows = self._rows_for(activation.shape[0])
             self.fired[site] += 1
-            if self._positions == "last":
+            if self._positions in ("last", "prompt_last"):
                 last = edit(activation[:, -1:], rows)
                 return cat([activation[:, :-1], last], dim=1)
             return edit(activation, rows)
 
         return hook
+
+    def _passes_over(self) -> bool:
+        """Whether this forward pass has no position to steer: a prompt's, or one that continues a KV cache."""
+        match self._positions:
+            case "generated":
+                return not self._continues_cache
+            case "prompt_last":
+                return self._continues_cache
+            case "all" | "last":
+                return False
 
     def _rows_for(self, batch: int) -> tuple[int, ...]:
         self.check_rows(batch)
@@ -172,17 +182,16 @@ def _steered(
 def _check_padding(model: LensModel, positions: Positions) -> None:
     """The last column is every row's last real token only if padding is on the left."""
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "left")
-    if positions == "last" and side != "left":
+    if positions in ("last", "prompt_last") and side != "left":
         raise SteeringError(
-            f"positions='last' needs left padding; this model's tokenizer pads on the {side}. "
+            f"positions={positions!r} needs left padding; this model's tokenizer pads on the {side}. "
             "Set model.tokenizer.padding_side = 'left'."
         )
 
 
 def _why_silent(silent: Sequence[str], positions: Positions) -> str:
-    reason = (
-        "positions='generated' steers only forward passes that continue a KV cache"
-        if positions == "generated"
-        else "no forward pass of this model, in this thread and not of a copy, reached it inside the block"
-    )
+    reason = {
+        "generated": "positions='generated' steers only forward passes that continue a KV cache",
+        "prompt_last": "positions='prompt_last' steers only forward passes that continue no KV cache",
+    }.get(positions, "no forward pass of this model, in this thread and not of a copy, reached it inside the block")
     return f"steering never fired at {', '.join(silent)}: {reason}"

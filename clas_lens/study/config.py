@@ -65,6 +65,9 @@ class CategorizeConfig(StageConfig):
 
     threshold: float = Field(0.0, description="a neuron is active above this")
     activity: Activity = Field("mean", description="what is compared with the threshold")
+    quantile: float | None = Field(
+        None, gt=0, lt=1, description="in place of the threshold: this quantile of the layer's own activities"
+    )
     layers: tuple[int, ...] | None = Field(
         None, min_length=1, description="bridge layers, 0-based; default: the paper's, or the rule's"
     )
@@ -113,7 +116,7 @@ class MethodsConfig(StageConfig):
     """Which interventions are compared."""
 
     methods: tuple[Method, ...] = Field(("base", "clas"), min_length=1, description="interventions to compare")
-    draws: int = Field(1, ge=1, description="random masks and noise directions, each an intervention of its own")
+    draws: int = Field(1, ge=1, description="random masks, noise directions and shuffled labels, each by itself")
     vector_layer: int | None = Field(
         None, ge=0, description="of diff-mean and incline; default: the first bridge layer"
     )
@@ -128,7 +131,7 @@ class MethodsConfig(StageConfig):
         """Name, method and seed of each intervention; draws are numbered where there are several."""
         found: list[tuple[str, Method, int]] = []
         for method in self.methods:
-            if method in ("random", "noise") and self.draws > 1:
+            if method in ("random", "noise", "shuffled") and self.draws > 1:
                 found += [(f"{method}-{draw}", method, draw) for draw in range(self.draws)]
             else:
                 found.append((method, method, 0))

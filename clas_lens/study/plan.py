@@ -21,7 +21,15 @@ BYTES_A_NEURON = 76  # what is kept of each neuron and language
 BYTES_A_ROW = 120
 
 
-FROM_THE_FIRST_LAYER: tuple[Method, ...] = ("int-mu",)
+FROM_THE_FIRST_LAYER: tuple[Method, ...] = (
+    "int-mu",
+    "diff-mean-unit",
+    "incline-released",
+    "language-arithmetics",
+    "amplify",
+    "sadi",
+    "recover",
+)
 
 
 @dataclass(frozen=True)

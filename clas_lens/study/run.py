@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, save_table
+from clas_lens.artifacts import ArtifactError, content_key, save_table
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
-from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids
+from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.representations.sentences import Representations, collect_representations
@@ -33,7 +33,7 @@ from clas_lens.study.stages import (
     load_configured_model,
     task_for,
 )
-from clas_lens.vocabulary import Pool
+from clas_lens.vocabulary import Pool, Pooling, ReadSite
 
 Say = Callable[[str], None]
 Interventions = Mapping[str, Intervention | None]
@@ -143,7 +143,7 @@ class Run:
         if "categorize" in self._kept:
             return self._kept_categories()
         config = self.config.categorize
-        cats = categorize(self.statistics, config.threshold, config.activity)
+        cats = categorize(self.statistics, config.threshold, config.activity, quantile=config.quantile)
         layers = select_bridge_layers(cats, layers=config.layers)
         cats.save(self.folder.categories)
         save_table(self.folder.tables / "layer_shares.parquet", "layer shares", cats.shares(), {})
@@ -184,18 +184,33 @@ class Run:
     @cached_property
     def methods(self) -> Interventions:
         """The configured interventions by name; None is the unsteered model."""
-        return build_methods(self.config.methods, Ingredients(self.model, self.statistics, self.clas, self._represent))
+        of = Ingredients(self.model, lambda: self.corpus, self.statistics, self.clas, self._represent, self._measure)
+        return build_methods(self.config.methods, of)
 
-    def _represent(self, layers: Sequence[int], pool: Pool) -> Representations:
+    def _represent(self, corpus: ParallelCorpus, layers: Sequence[int], pool: Pool, site: ReadSite) -> Representations:
         config = self.config.collect
         return collect_representations(
             self.model,
-            self.corpus,
+            corpus,
             layers,
             pool=pool,
+            site=site,
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
-            out=self.folder.representations / f"{pool}-{'-'.join(map(str, layers))}",
+            out=self.folder.representations / f"{pool}-{site}-{'-'.join(map(str, layers))}",
+            progress=self.progress,
+        )
+
+    def _measure(self, corpus: ParallelCorpus, pooling: Pooling) -> NeuronStatistics:
+        config = self.config.collect
+        texts = "measured" if corpus == self.corpus else content_key(corpus.texts)
+        return collect_statistics(
+            self.model,
+            corpus,
+            batch_size=config.batch_size,
+            pooling=pooling,
+            max_tokens=config.max_tokens,
+            out=self.folder.root / "more_statistics" / f"{pooling}-{texts}",
             progress=self.progress,
         )
 
@@ -220,7 +235,9 @@ class Run:
         task = task_for(config, "tuning")
         alphas = alpha_settings(task, search.alphas)
         methods = {name: self.methods[name] for name, _ in self.config.methods.searched(search.fixed)}
-        grids = {name: (method, alphas) for name, method in methods.items() if method is not None}
+        grids = {
+            name: (method, sweep_settings(method, alphas)) for name, method in methods.items() if method is not None
+        }
         if search.betas:
             grids[GRID] = replace(self.clas, alpha=GRID_ALPHA), beta_gamma_settings(search.betas, search.gammas)
         if not grids:

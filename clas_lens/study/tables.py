@@ -34,8 +34,8 @@ Frame = Callable[[], pd.DataFrame]
 
 
 def report_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
-    """Where sentences are read: the bridge layers, for cosines, and the last but one, for maps."""
-    return tuple(sorted({*layers, map_layer(n_layers)}))
+    """Where sentences are read: the bridge layers and the first and last, for cosines, and the last but one, for maps."""
+    return tuple(sorted({0, *layers, map_layer(n_layers), n_layers - 1}))
 
 
 def map_layer(n_layers: int) -> int:
@@ -119,6 +119,10 @@ def _category_tables(tables: _Tables, stats: NeuronStatistics, cats: NeuronCateg
     key = content_key(stats.source(), cats.fingerprint())
     tables.write("null_shares", key, partial(null_shares, cats))
     tables.write("language_overlap", key, partial(language_overlap, cats))
+    if cats.quantile is not None:
+        for name in ("threshold_shares", "category_moves"):
+            tables.left_out[name] = "the categories have a bar a layer, its quantile, and no threshold to move"
+        return
     band, rising = (_thresholds(stats, cats, steps) for steps in (BAND, RISING))
     tables.write("threshold_shares", key, partial(threshold_shares, stats, band, activity=cats.activity))
     tables.write("category_moves", key, partial(category_moves, stats, rising, activity=cats.activity))

@@ -1,6 +1,7 @@
 """Figures 2, 3, 4, 7 and 8 carry their frames' values, escaped."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -167,9 +168,12 @@ def test_map_shows_the_measures_beside_it():
         ["0.20", "0.60", "0.82"],
         ["0.00", "", ""],
     ]
-    subtitle = figure.layout.title.subtitle.text
+    subtitle = figure.layout.title.subtitle.text.replace("<br>", " ")
     assert "layer 7" in subtitle
-    assert "perplexity 5, seed 3, on 4 principal components (50% of the variance)" in subtitle
+    assert "perplexity 5, on 4 principal components (50% of the variance)" in subtitle
+    assert "starting from the first two (no seed decides it)" in subtitle
+    drawn = tsne_map(replace(MAP, init="random"), MEASURES).layout.title.subtitle.text
+    assert "random start, seed 3" in drawn.replace("<br>", " ")
 
 
 def test_a_corpus_without_the_sentences_is_refused():

@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -164,3 +165,27 @@ def test_masks_by_label(small_cats):
         ValueError, match="no neuron category 'partial'; available: dead, language-specific, partial-sh"
     ):
         small_cats.mask("partial")
+
+
+def test_a_quantile_of_each_layer_as_the_bar(small_stats):
+    """NumPy's quantile of a layer's means, in all languages together."""
+    for activity in ("mean", "abs_mean", "firing_rate"):
+        cats = cl.categorize(small_stats, activity=activity, quantile=0.9)
+        values = {"mean": small_stats.mean, "abs_mean": small_stats.mean.abs(), "firing_rate": small_stats.firing_rate}
+        for layer in range(small_stats.n_layers):
+            held = values[activity][:, layer].numpy()
+            assert (cats.active[:, layer].numpy() == (held > np.float32(np.quantile(held.astype(float), 0.9)))).all()
+    cats = cl.categorize(small_stats, quantile=0.9)
+    assert "mean > its layer's 90th percentile" in repr(cats)
+    assert cats.settings()["quantile"] == 0.9
+    assert cats.active.double().mean((0, 2)).tolist() == pytest.approx([0.1] * 5, abs=0.006)
+    for wrong in ({"quantile": 1.0}, {"quantile": 0.0}, {"quantile": 0.5, "threshold": 0.1}):
+        with pytest.raises(ValueError, match="takes the threshold's place"):
+            cl.categorize(small_stats, **wrong)
+
+
+def test_a_quantile_survives_the_disk(small_stats, tmp_path):
+    cats = cl.categorize(small_stats, quantile=0.75)
+    read = NeuronCategories.load(cats.save(tmp_path / "cats.safetensors"))
+    assert (read.quantile, read.fingerprint()) == (0.75, cats.fingerprint())
+    assert NeuronCategories.load(cl.categorize(small_stats).save(tmp_path / "cats.safetensors")).quantile is None

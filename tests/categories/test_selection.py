@@ -8,6 +8,7 @@ import torch
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
+from clas_lens.categories.percentiles import mean_batch_percentiles
 from clas_lens.categories.selection import NeuronSelection, act_prob, category_selection, language_entropy, lape
 from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.sites import gate_name
@@ -179,6 +180,54 @@ def test_act_prob_scores_are_within_one_bin_of_the_exact_ones(llama, small_corpu
 def test_act_prob_takes_the_same_number_in_every_language(counted):
     selection = act_prob(counted, share=0.05)
     assert selection.masks.sum((1, 2)).tolist() == [round(0.05 * 240)] * 4
+
+
+def test_per_language_every_neuron_scores_what_the_percentile_leaves(counted):
+    """Why the percentile is pooled by default: over all of a language's tokens at once there is nothing to choose by."""
+    for layer in range(5):
+        counts = counted.histogram("gate")[:, layer]
+        own = share_above(counts, quantile(counts, 0.9))
+        torch.testing.assert_close(own, torch.full_like(own, 0.1), atol=1e-4, rtol=0)
+    pooled, language = (act_prob(counted, share=0.05, quantile_over=over) for over in ("pooled", "language"))
+    assert pooled.options == {"percentile": 90.0, "share": 0.05, "quantile_over": "pooled"}
+    assert language.options["quantile_over"] == "language"
+    assert torch.equal(pooled.masks, act_prob(counted, share=0.05).masks)
+    assert not torch.equal(pooled.masks, language.masks)
+
+
+def test_act_prob_with_given_thresholds_by_hand():
+    """Of ten tokens 3 are above 3.2 (a bin's edge is near), none above 100, all above -2."""
+    values = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 13.0, 26.0, 52.0]
+    stats = fed_gates([[values] * 3, [values] * 3])
+    thresholds = torch.tensor([[[100.0, -2.0, 10.0]], [[10.0, 100.0, 20.0]]])
+    found = act_prob(stats, share=1 / 3, quantile_over="language", thresholds=thresholds)
+    assert chosen(found) == {"en": [[0, 1]], "de": [[0, 0]]}
+    assert (
+        found.options["thresholds"]
+        != act_prob(stats, share=1 / 3, quantile_over="language", thresholds=thresholds + 1).options["thresholds"]
+    )
+    with pytest.raises(ValueError, match="thresholds go with 'language' alone; got 'pooled' with thresholds"):
+        act_prob(stats, share=1 / 3, thresholds=thresholds)
+    with pytest.raises(ValueError, match=r"thresholds are \(2, 1, 2\), the statistics \(2, 1, 3\)"):
+        act_prob(stats, share=1 / 3, quantile_over="language", thresholds=thresholds[..., :2])
+
+
+def test_batch_percentiles_are_the_released_codes(model, small_corpus):
+    """NumPy's percentile of each batch's gates, and then the mean over batches."""
+    corpus = small_corpus.select(["en", "zh"]).take(range(4))
+    one, two = (
+        mean_batch_percentiles(model, corpus, percentile=80.0, batch_size=size, progress=False) for size in (4, 1)
+    )
+    for row, texts in enumerate(corpus.texts.values()):
+        tokenized = tokenize(model.tokenizer, texts)
+        held = []
+        for ids in tokenized.ids:
+            _, cache = model.run_with_cache(torch.tensor([ids]), names_filter=gate_name(3))
+            held.append(cache[gate_name(3)][0, tokenized.n_prefix :].numpy())
+        np.testing.assert_allclose(one[row, 3], np.percentile(np.concatenate(held), 80, axis=0), atol=1e-4)
+        np.testing.assert_allclose(two[row, 3], np.mean([np.percentile(x, 80, axis=0) for x in held], 0), atol=1e-4)
+    with pytest.raises(ValueError, match="between 0 and 100, got 100"):
+        mean_batch_percentiles(model, corpus, percentile=100.0, progress=False)
 
 
 def test_act_prob_needs_histograms(small_stats):

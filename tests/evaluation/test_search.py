@@ -36,7 +36,7 @@ def test_equal_to_independent_runs_with_fewer_layers(model, small_cats, task):
     assert found.passes_independent == 3 * 12
     assert found.passes == pytest.approx(4 + 8 * (3 + 3 * 2) / 5), "English, the anchor, is run once for all"
     assert list(found.table.columns) == [
-        *("task", "alpha", "beta", "gamma", "language", "score", "n", "overlap", "title", "metric_title")
+        *("task", "alpha", "beta", "gamma", "layer", "language", "score", "n", "overlap", "title", "metric_title")
     ]
     assert (found.table["n"] == 4).all()
     assert (found.table["beta"] == 0.4).all()
@@ -45,14 +45,22 @@ def test_equal_to_independent_runs_with_fewer_layers(model, small_cats, task):
 def test_the_best_setting_leaves_the_anchor_out_and_prefers_the_weaker():
     table = pd.DataFrame(
         [
-            ("xnli", alpha, 0.4, float("nan"), language, score, 10)
+            ("xnli", alpha, 0.4, float("nan"), float("nan"), language, score, 10)
             for alpha, scores in {-3.0: (50, 60, 0), 1.0: (55, 55, 0), -1.0: (60, 50, 0), 0.0: (40, 40, 99)}.items()
             for language, score in zip(("de", "sw", "en"), scores, strict=True)
         ],
-        columns=["task", "alpha", "beta", "gamma", "language", "score", "n"],
+        columns=["task", "alpha", "beta", "gamma", "layer", "language", "score", "n"],
     )
     assert abs(_best(table, "en")["alpha"]) == 1.0
     assert _best(table[table["language"] == "en"], "en")["alpha"] == 0.0
+
+
+def test_of_equal_layers_the_lowest_is_best():
+    """After the strength: a weaker one in a higher layer comes first."""
+    nan = float("nan")
+    rows = [("unit", alpha, nan, nan, layer, "de", 50.0, 10) for layer, alpha in ((3, 1.0), (2, 1.0), (1, 2.0))]
+    table = pd.DataFrame(rows, columns=["task", "alpha", "beta", "gamma", "layer", "language", "score", "n"])
+    assert _best(table, "en")[["alpha", "layer"]].tolist() == [1.0, 2.0]
 
 
 def test_a_tuned_intervention_is_not_reported_on_what_it_was_tuned_on(llama, task, clas, tmp_path):

@@ -192,6 +192,16 @@ def test_maps_are_one_seeded_joint_fit():
     assert other.explained < 1
 
 
+def test_the_seed_decides_a_map_from_random_places_alone():
+    before, after = random_pair()
+    one, other = (tsne_frame(before, after, 3, perplexity=8, seed=seed).points for seed in (1, 2))
+    pd.testing.assert_frame_equal(one, other)
+    drawn = [tsne_frame(before, after, 3, perplexity=8, seed=seed, init="random") for seed in (1, 1, 2)]
+    pd.testing.assert_frame_equal(drawn[0].points, drawn[1].points)
+    assert not np.allclose(drawn[0].points["x"], drawn[2].points["x"])
+    assert drawn[0].init == "random"
+
+
 def test_a_map_keeps_clusters_and_their_names():
     generator = torch.Generator().manual_seed(3)
     centres = torch.tensor([[0.0] * 6, [50.0] * 6, [-50.0] * 6])

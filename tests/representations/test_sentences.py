@@ -8,6 +8,7 @@ from clas_lens.artifacts import ArtifactError
 from clas_lens.corpus.reading import NonFiniteActivationError
 from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.sites import post_name, residual_name
+from clas_lens.representations.alignment import AlignmentError, cosine_frame
 from clas_lens.representations.sentences import Representations, collect_representations
 
 LAYERS = (1, 3)
@@ -166,3 +167,29 @@ def test_a_steered_model_is_not_read(llama, clas, few, tmp_path):
     with cl.models.hooked(llama, [(residual_name(1), lambda x, hook: x + 1)]):
         with pytest.raises(ValueError, match="hooks of yours"):
             collect(llama, few, out=tmp_path)
+
+
+def test_what_the_mlp_adds_to_the_stream(each_model, small_corpus):
+    """The residual stream's steps: MLP output = stream after the MLP - stream before it, in every family."""
+    corpus = small_corpus.select(["en", "zh"]).take(range(3))
+    read = collect_representations(each_model, corpus, (1, 3), site="mlp_out", progress=False)
+    assert read.site == "mlp_out"
+    for row, code in enumerate(corpus.languages):
+        for place, text in enumerate(corpus[code]):
+            tokenized = tokenize(each_model.tokenizer, [text])
+            _, cache = each_model.run_with_cache(torch.tensor(tokenized.ids))
+            steps = cache["blocks.3.hook_resid_post"] - cache["blocks.3.hook_resid_mid"]
+            expected = steps[0, tokenized.n_prefix :].mean(0)
+            torch.testing.assert_close(read.values[row, place, 1], expected, atol=1e-4, rtol=1e-3)
+    stream = collect_representations(each_model, corpus, (1, 3), progress=False)
+    assert stream.fingerprint() != read.fingerprint()
+    with pytest.raises(AlignmentError, match="different site before and after: mlp_out and residual"):
+        cosine_frame(read, stream)
+
+
+def test_files_of_the_mlp_output_are_not_those_of_the_stream(llama, small_corpus, tmp_path):
+    corpus = small_corpus.select(["en", "de"]).take(range(2))
+    read = collect_representations(llama, corpus, (1,), site="mlp_out", out=tmp_path, progress=False)
+    assert Representations.load(tmp_path, ["en", "de"]).site == "mlp_out"
+    stream = collect_representations(llama, corpus, (1,), out=tmp_path, progress=False)
+    assert not torch.equal(read.values, stream.values)

@@ -104,7 +104,7 @@ def test_steering_of_generated_tokens_is_not_read(llama, small_corpus, tmp_path)
 
 def test_effects_and_figures_share_one_pass(run, llama, small_corpus, clas, tmp_path, monkeypatch):
     layers = report_layers(clas.layers, 5)
-    assert layers == (1, 3)
+    assert layers == (0, 1, 3, 4), "the first and last for the proximity to English, 3 for the map"
     plain = cl.measure_effects(llama, clas, small_corpus, batch_size=4, max_tokens=64, progress=False)
     place = {"representations": run.folder.representations / WITHOUT_TASK, "out": tmp_path / "effects"}
     kept = cl.measure_effects(llama, clas, small_corpus, more_layers=layers, **place, **HOW)

@@ -1,0 +1,73 @@
+"""Percentiles of the gate as ActProb's released code takes them: of each batch by itself, then averaged over batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_count, given_model
+from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.corpus.reading import Reading, Tick, in_one_pass, read_batches, read_items, readings, tokenize_corpus
+from clas_lens.corpus.tokens import TokenBatch
+from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, gate_name, hooked
+
+
+def mean_batch_percentiles(
+    model: LensModel,
+    corpus: ParallelCorpus | Mapping[str, Sequence[str]],
+    *,
+    percentile: float = 90.0,
+    batch_size: int = 4,
+    max_tokens: int = 512,
+    progress: bool = True,
+) -> Float[Tensor, "lang layer neuron"]:
+    """The mean over batches of a neuron's percentile of its gate (before the nonlinearity) within each batch, float32.
+
+    What `act_prob(..., quantile_over="language", thresholds=...)` takes. Unlike all other statistics it depends on what
+    stands in one batch: `batch_size` texts of similar length (Mondal et al. 2025 draw random ones, and count padding too).
+
+    Raises:
+        ValueError: a percentile out of range, something else that acts on the model, or an argument of another kind.
+    """
+    model, corpus = given_model(model), given_corpus(corpus)
+    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    if not 0 < percentile < 100:
+        raise ValueError(f"a percentile is between 0 and 100, got {percentile}")
+    check_mlp_hooks(model)
+    check_bare(model, "mean_batch_percentiles", kept=False)
+    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
+    read = partial(_mean_percentiles, model, percentile / 100)
+    found = {item.language: values for item, values in read_items(items, read, what="percentiles", progress=progress)}
+    return torch.stack([found[code] for code in corpus.languages])
+
+
+def _mean_percentiles(model: LensModel, q: float, item: Reading, tick: Tick) -> Float[Tensor, "layer neuron"]:
+    """One language's."""
+
+    @contextmanager
+    def watching(batch: TokenBatch) -> Iterator[Float[Tensor, "layer neuron"]]:
+        values = torch.zeros(model.cfg.n_layers, model.cfg.d_mlp)
+        content = batch.content_mask.bool()
+
+        def on_gate(layer: int) -> HookFunction:
+            def hook(gate: Tensor, hook: object) -> None:
+                values[layer] = token_quantile(gate[content].float(), q).cpu()
+
+            return hook
+
+        with hooked(model, [(gate_name(layer), on_gate(layer)) for layer in range(model.cfg.n_layers)]):
+            yield values
+
+    batches = [values for _, values in read_batches(model, item, in_one_pass(model, watching), tick)]
+    return torch.stack(batches).double().mean(0).float()
+
+
+def token_quantile(values: Float[Tensor, "token neuron"], q: float) -> Float[Tensor, "neuron"]:
+    """Each neuron's q-quantile over tokens, linear between neighbours (`torch.quantile` refuses inputs this large)."""
+    ordered = values.sort(0).values
+    place = q * (len(ordered) - 1)
+    low, high = int(place), min(int(place) + 1, len(ordered) - 1)
+    return ordered[low].lerp(ordered[high], place - low)
