@@ -1,6 +1,7 @@
 """Figures 2, 3 and 8: how alike languages are to English, before and after, and what that has to do with the gain."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -188,7 +189,9 @@ def gain_scatter(
         legend=False,
     )
     figure.update_xaxes(title=f"gain (1 = {fit.gain_scale:.3g} points)", range=spans[0], dtick=0.5)
-    figure.update_yaxes(title=f"{measure} (1 = {fit.change_scale:.2g})", range=spans[1], dtick=0.5)
+    figure.update_yaxes(
+        title="<br>".join(wrap(f"{measure} (1 = {fit.change_scale:.2g})", 34)), range=spans[1], dtick=0.5
+    )
     return figure
 
 

@@ -116,7 +116,7 @@ def apply_look(
     """
     heading = _broken(title, int((width - 28) / (LETTER * TITLE_SIZE)))
     small = _broken(subtitle, int((width - 28) / (LETTER * (TEXT_SIZE - 1))))
-    above = 30 + 20 * (heading.count("<br>") + 1) + 17 * (small.count("<br>") + bool(small))
+    above = 34 + 20 * (heading.count("<br>") + 1) + 17 * (small.count("<br>") + bool(small))
     if figure.layout.annotations:
         figure.update_annotations(font={"size": TEXT_SIZE})
         above += 24
@@ -131,7 +131,7 @@ def apply_look(
             "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 12, "l": 14},
+            "pad": {"t": 16, "l": 14},
         },
         legend={
             "orientation": "h",

@@ -87,7 +87,7 @@ def test_rows_come_back_in_corpus_order(llama, texts):
 
 def test_a_reader_that_no_pass_reached_says_so(llama, texts):
     (batch, _), *_ = read_batches(llama, readings(llama, texts, 2)[0], lambda batch: None, lambda: None)
-    with pytest.raises(ValueError, match="gave the residual stream of layer 1"), pooling_residuals(llama, batch, [1]):
+    with pytest.raises(ValueError, match="gave the residual of layer 1"), pooling_residuals(llama, batch, [1]):
         pass
 
 

@@ -62,7 +62,7 @@ def test_the_gradient_is_zero_at_the_fit():
 
 def test_errors():
     table = rows([[0.2, 0.5, 0.3]], [0])
-    with pytest.raises(ValueError, match="not XNLI rows: no column 'p_entailment'"):
+    with pytest.raises(ValueError, match="evaluate's rows of XNLI.*there is no column 'p_entailment'"):
         fit_label_bias(table.drop(columns="p_entailment"))
     with pytest.raises(ValueError, match="rows of one intervention are needed, got: base, clas"):
         fit_label_bias(pd.concat([table, table.assign(intervention="clas")]))

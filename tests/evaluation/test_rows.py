@@ -197,12 +197,12 @@ def test_names(llama, xnli, clas):
         (None, {"languages": ["sw"]}, "xnli: no language 'sw'; available: en, de"),
         (None, {"languages": []}, "xnli: no languages given; available: en, de"),
         (None, {"languages": ["en", "de", "en"]}, "'en' is asked for more than once in en, de, en"),
-        (None, {"chunk_size": 0}, "chunk_size must be at least 1"),
-        (None, {"batch_size": 0}, "batch_size must be at least 1"),
+        (None, {"chunk_size": 0}, "chunk_size must be a whole number, at least 1; got 0"),
+        (None, {"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
     ],
 )
 def test_errors(llama, xnli, settings, options, message):
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(ValueError, match=message):
         evaluate(llama, xnli, settings, **options, **QUIET)
 
 
@@ -215,7 +215,7 @@ def test_errors(llama, xnli, settings, options, message):
         (check_task, cl.ParallelCorpus.bundled(["en"]), "got a ParallelCorpus"),
         (partial(check_intervention, "x"), cl.Clas, "'x': Clas is a class"),
         (partial(check_intervention, "x"), -2.0, "'x' is no intervention but a float"),
-        (partial(check_intervention, 3), None, "3 cannot be a file name"),
+        (partial(check_intervention, 3), None, "'3' cannot be a file name"),
     ],
 )
 def test_what_is_no_task_and_no_intervention_is_told(check, value, message):

@@ -27,7 +27,7 @@ def study(folders, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steer": {"anchor": "fr"}}, "the anchor 'fr' is not among the corpus's languages: en, de"),
+        ({"steer": {"anchor": "fr"}}, "the anchor 'fr' is not among the languages: en, de"),
         ({"tasks": ({**TASK, "languages": ("en", "ja")},)}, "'ja'"),
         ({"tasks": ({**TASK, "limit": 10**6},)}, "asked for 1000000 examples"),
         ({"search": {}, "tasks": ({**TASK, "tuning_limit": 10**6},)}, "asked for 1000000 examples"),

@@ -51,7 +51,7 @@ def test_everything_is_collected_once(run, llama, small_corpus, monkeypatch):
     assert written(run) == TABLES
     assert run.folder.read_manifest()["report data"]["left_out"] == {}
     cosine = pd.read_parquet(run.folder.tables / "cosine.parquet")
-    assert set(cosine["layer"]) == {1, 3}
+    assert set(cosine["layer"]) == {0, 1, 3, 4}
     how = {"max_tokens": HOW["max_tokens"], "batch_size": 12, "progress": False}
     german = cl.collect_representations(llama, small_corpus, [3], intervention=clas, **how)
     english = cl.collect_representations(llama, small_corpus, [3], **how)

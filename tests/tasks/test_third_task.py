@@ -95,9 +95,9 @@ def test_a_third_task(llama, small_cats, tmp_path):
     card = cl.RowsCard(rows)
     assert card.scores["base"] == pytest.approx(100 * rows[rows["intervention"] == "base"]["right"].mean())
     assert "PAWS-X" in card._repr_html_()
-    shown = results_view([comparison]).as_raw_html()
+    shown = results_view([comparison])._repr_html_()
     assert "PAWS-X: share of right answers in percent" in shown
     table = decision_table(rows)
     assert {"accuracy", "macro_f1", "predicted_no", "predicted_yes"} <= set(table)
     assert (table["predicted_no"] + table["predicted_yes"]).to_numpy() == pytest.approx(100)
-    assert "PAWS-X: how the model decides" in decision_view(rows).as_raw_html()
+    assert "PAWS-X: how the model decides" in decision_view(rows)._repr_html_()
