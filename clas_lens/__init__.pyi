@@ -51,9 +51,11 @@ from clas_lens.significance.tests import control_p as control_p
 from clas_lens.statistics.collect import collect_statistics as collect_statistics
 from clas_lens.statistics.neurons import NeuronStatistics as NeuronStatistics
 from clas_lens.steering.clas import Clas as Clas
+from clas_lens.steering.contract import check_intervention as check_intervention
 from clas_lens.steering.generate import generate as generate
 from clas_lens.steering.intervention import Intervention as Intervention
 from clas_lens.steering.intervention import SteeringError as SteeringError
+from clas_lens.steering.rules import rule as rule
 from clas_lens.steering.steer import steer as steer
 from clas_lens.study.config import StudyError as StudyError
 from clas_lens.tasks.base import TaskError as TaskError
