@@ -13,6 +13,7 @@ from clas_lens import steering as steering
 from clas_lens import study as study
 from clas_lens import tasks as tasks
 from clas_lens.artifacts import ArtifactError as ArtifactError
+from clas_lens.baselines.adaptive import Adaptive as Adaptive
 from clas_lens.baselines.load import load_intervention as load_intervention
 from clas_lens.baselines.masks import RescaleMasks as RescaleMasks
 from clas_lens.baselines.noise import MatchedNoise as MatchedNoise

@@ -26,6 +26,7 @@ QuantileOver = Literal["pooled", "language"]
 
 # steering
 Positions = Literal["all", "last", "generated", "prompt_last"]
+AdaptBy = Literal["margin", "distance"]
 Specific = Literal["union", "current", "others"]
 SiteKind = Literal["up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
 MlpSite = Literal["gate", "post"]

@@ -194,7 +194,7 @@ class SteeringBench:
         start, n_layers = first_layer(self.model, intervention, [self.language]), self.model.cfg.n_layers
         steering = Steering(self.model, intervention, [self.language], per_row=False)
         decoder = make_decoder(self.model, 1)
-        with self._probe.steering(dict(steering.hooks())):
+        with self._probe.steering(dict(steering.hooks())), steering.attached(self.model, self._probe.block):
             entering = before.residuals[start - 1] if start else None
             with self._probe.reading() as residuals, only_layers(self.model, start, n_layers, entering):
                 logits = self._step(decoder)
@@ -254,5 +254,5 @@ def _edited_points(model: LensModel, intervention: Intervention, language: str) 
     layers = range(model.cfg.n_layers)
     kinds = {site.kind for site in intervention.edits(model, [language])} - {"residual"}
     names = [Site(kind, layer).hook_name(model) for kind in sorted(kinds) for layer in layers]
-    watched = intervention.positions in ("generated", "prompt_last")
+    watched = intervention.positions in ("generated", "prompt_last") or getattr(intervention, "reads_prompts", False)
     return names + [pattern_name(layer) for layer in layers if watched]

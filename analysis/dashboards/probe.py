@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from clas_lens.models.hooking import function_of
+from clas_lens.models.hooking import HookBlock, function_of
 from clas_lens.models.sites import HookFunction, LensModel, hooked, residual_name
 
 OtherHooks: TypeAlias = tuple[tuple[str, Any], ...]
@@ -27,6 +27,7 @@ class Probe:
         self._edits: Mapping[str, HookFunction] = {}
         self._residuals: dict[int, Tensor] | None = None
         self._attached = ExitStack()
+        self.block = HookBlock()
         self._functions = {
             **{name: self._editing(name) for name in edited},
             **{residual_name(layer): self._recording(layer) for layer in range(n_layers)},
@@ -38,7 +39,7 @@ class Probe:
     def attach(self, model: LensModel) -> None:
         """Put the hooks behind all others that are there now."""
         self.detach()
-        self._attached.enter_context(hooked(model, list(self._functions.items())))
+        self.block = self._attached.enter_context(hooked(model, list(self._functions.items())))
 
     def detach(self) -> None:
         """Take the hooks away, wherever they are; the others stay."""

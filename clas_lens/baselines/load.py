@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clas_lens.artifacts import ArtifactError, read_header
+from clas_lens.baselines.adaptive import Adaptive
 from clas_lens.baselines.amplify import Amplify
 from clas_lens.baselines.arithmetic import LanguageArithmetics
 from clas_lens.baselines.masks import RescaleMasks
@@ -34,6 +35,7 @@ BY_KIND: Mapping[str, Loadable] = {
     AddVector.kind: AddVector,
     Incline.kind: Incline,
     MatchedNoise.kind: MatchedNoise,
+    Adaptive.kind: Adaptive,
     ReleasedIncline.kind: ReleasedIncline,
     Amplify.kind: Amplify,
     LanguageArithmetics.kind: LanguageArithmetics,
