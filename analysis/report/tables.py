@@ -120,6 +120,29 @@ def separation_table(data: RunData) -> Table | None:
     )
 
 
+def anchors_table(data: RunData) -> Table | None:
+    """Which anchor: what each language would bring as one."""
+    frame = data.table("anchors")
+    if frame is None:
+        return None
+    shown = frame.drop(columns=["gain", "ci_low", "ci_high"]).rename(
+        columns={"active": "active (%)", "specific": "specific (%)", "partial": "partial-shared (%)", "shared": "all-shared (%)"}
+    )
+    gains = {}
+    for task in data.tasks:
+        comparison = data.main_comparison(task)
+        if comparison is not None and comparison.anchor in set(frame["language"]):
+            name = f"{data.title(task)}: gain with {comparison.intervention}"
+            gains[name] = frame["language"].map({comparison.anchor: comparison.targets.estimate}).astype(float)
+    note = (
+        f"Each language as if it were the anchor. This run's is {data.anchor}; gains with another need a run with it "
+        "(--anchor). Shares: of the bridge layers' neurons, those active in the language, in it alone, in it and some others, in "
+        "all. Cosine: of the other languages' unsteered sentences to its own, mean over the bridge layers."
+    )
+    digits = {"cosine": 4} | dict.fromkeys((name for name in shown if str(name).endswith("(%)")), 1)
+    return table_of(shown.assign(**gains), "Which anchor", digits=digits, signed=tuple(gains), notes=(note,))
+
+
 def paper_beside(data: RunData, task: TaskName) -> Table:
     """The paper's Table 1 or 2, with this run's scores in further columns."""
     table = paper_table(task)
@@ -184,6 +207,7 @@ def run_tables(data: RunData) -> dict[str, Table]:
         "neurons": neuron_table(data),
         "effects": effects_table(data),
         "separation": separation_table(data),
+        "anchors": anchors_table(data),
         "table-3-paper_answers": paper_answers(),
     }
     for task, rows in data.rows.items():
