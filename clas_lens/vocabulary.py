@@ -57,7 +57,9 @@ Method = Literal[
     "noise",
     "shuffled",
 ]
+CONTROLS: tuple[Method, ...] = ("random", "other-categories", "uniform", "noise", "shuffled")
 Test = Literal["McNemar", "sign-flip"]
+Verdict = Literal["helps", "harms", "no difference", "cannot tell"]
 IntervalMethod = Literal["t", "percentile"]
 
 

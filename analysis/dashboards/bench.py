@@ -92,7 +92,9 @@ LIMITS = {"alpha": (-8.0, 8.0, 0.25), "beta": (0.0, 1.0, 0.05), "gamma": (0.0, 1
 def _setting_controls(bench: SteeringBench, layers: Sequence[int]) -> dict[str, Any]:
     """A control for everything that the bench's intervention can be put at."""
     several = len(bench.mask_kinds) > 1
-    controls: dict[str, Any] = {"masks": Dropdown(options=list(bench.mask_kinds), description="masks")} if several else {}
+    controls: dict[str, Any] = (
+        {"masks": Dropdown(options=list(bench.mask_kinds), description="masks")} if several else {}
+    )
     if "layers" in bench.settable:
         controls["layers"] = _range(layers, bench.model.cfg.n_layers)
     sliders = {name: limits for name, limits in LIMITS.items() if name in bench.settable}

@@ -17,9 +17,7 @@ DIVERGING = [[0.0, "#E08214"], [0.25, "#FDB863"], [0.5, "#F5F5F5"], [0.75, "#92C
 CELL_INK = "#1F2328"  # legible on all of them
 
 
-def gain_heatmap(
-    frame: pd.DataFrame, *, anchor: str = "en", title: str | None = None, dark: bool = False
-) -> go.Figure:
+def gain_heatmap(frame: pd.DataFrame, *, anchor: str = "en", title: str | None = None, dark: bool = False) -> go.Figure:
     """Gain in score and change of the cosine to the anchor, a row a language (Figure 7).
 
     Args:

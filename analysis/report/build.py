@@ -21,6 +21,7 @@ from analysis.report.tables import (
 )
 from analysis.style.numbers import number
 from analysis.tables.paper import PAPER_TASKS
+from analysis.tables.verdicts import verdict_view
 from analysis.tables.views import decision_view, results_view
 from clas_lens.artifacts import write_text
 from clas_lens.study.tables import WITHOUT_TASK
@@ -74,7 +75,10 @@ def report_sections(data: RunData) -> list[Section]:
         ("methods", "Methods", [Prose(tuple(methods_paragraphs(data)))]),
         ("reproduce", "Reproduce", [Code(reproduce_text(data))]),
     ]
-    return [Section(name, title, LEADS.get(name, "").format(anchor=data.anchor_name), blocks) for name, title, blocks in parts]
+    return [
+        Section(name, title, LEADS.get(name, "").format(anchor=data.anchor_name), blocks)
+        for name, title, blocks in parts
+    ]
 
 
 def _known(blocks: Iterable[Block | None]) -> list[Block]:
@@ -110,6 +114,7 @@ def _results(data: RunData, figures: list[Piece]) -> list[Block]:
     views: list[Block] = []
     for task in data.tasks:
         if data.comparisons[task]:
+            views.append(verdict_view(data.comparisons[task]))
             views.append(results_view(data.comparisons[task], model=data.model))
     decisions = [decision_view(data.rows[task], model=data.model) for task in data.tasks]
     return [*views, *figures, *relation_tables(data), *decisions]

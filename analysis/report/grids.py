@@ -45,7 +45,9 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
         if (table := run.gains(task)) is not None
     ]
     if gains:
-        found["gain_heatmap"] = gain_heatmap(pd.concat(gains), title=f"Gain in score and change of alignment with {anchor}")
+        found["gain_heatmap"] = gain_heatmap(
+            pd.concat(gains), title=f"Gain in score and change of alignment with {anchor}"
+        )
     titles = {task: run.title(task) for run in runs for task in run.tasks}
     makers: Mapping[str, tuple[str, Callable[[RunData, str], go.Figure | None]]] = {
         _cosine_name(runs): (f"Cosine similarity to {anchor} in the residual stream", _cosine),

@@ -131,7 +131,11 @@ def _relations(data: RunData, task: str) -> list[Piece]:
     if frame is None:
         return []
     return [
-        piece(f"gain_vs_{column}_{task}", RELATION_CAPTIONS.get(column, "").format(anchor=data.anchor_name), partial(_relation, data, frame, column))
+        piece(
+            f"gain_vs_{column}_{task}",
+            RELATION_CAPTIONS.get(column, "").format(anchor=data.anchor_name),
+            partial(_relation, data, frame, column),
+        )
         for column in MEASURES
         if column != "change"
     ]

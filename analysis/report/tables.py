@@ -7,6 +7,7 @@ from analysis.report.run import MAIN, RunData
 from analysis.style.numbers import percent
 from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, PLACES, paper_outputs, paper_table
 from analysis.tables.table import Table, table_of
+from analysis.tables.verdicts import verdict_view
 from analysis.tables.views import decision_view, results_view
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
@@ -126,7 +127,12 @@ def anchors_table(data: RunData) -> Table | None:
     if frame is None:
         return None
     shown = frame.drop(columns=["gain", "ci_low", "ci_high"]).rename(
-        columns={"active": "active (%)", "specific": "specific (%)", "partial": "partial-shared (%)", "shared": "all-shared (%)"}
+        columns={
+            "active": "active (%)",
+            "specific": "specific (%)",
+            "partial": "partial-shared (%)",
+            "shared": "all-shared (%)",
+        }
     )
     gains = {}
     for task in data.tasks:
@@ -213,6 +219,7 @@ def run_tables(data: RunData) -> dict[str, Table]:
     for task, rows in data.rows.items():
         place = PLACES.get(task, "table").lower().replace(" ", "-")
         if data.comparisons[task]:
+            tables[f"verdicts_{task}"] = verdict_view(data.comparisons[task])
             tables[f"{place}-results_{task}"] = results_view(data.comparisons[task], model=data.model)
         tables[f"decisions_{task}"] = decision_view(rows, model=data.model)
     tables |= {f"paper_{task}": paper_beside(data, task) for task in PAPER_TASKS}

@@ -87,7 +87,9 @@ class Adaptive(SavedIntervention):
             SteeringError: states of another site, pooling or layer, steered ones, or none in the anchor.
         """
         given(clas, Clas, "by_distance needs a Clas", "Clas(categories, layers=...)", error=SteeringError)
-        given(states, Representations, "by_distance needs Representations", "collect_representations", error=SteeringError)
+        given(
+            states, Representations, "by_distance needs Representations", "collect_representations", error=SteeringError
+        )
         layer = cls(clas)._layer_below()
         found = (states.site, states.pool, states.intervention, layer in states.layers, clas.anchor in states.languages)
         if found != ("residual", "last", None, True, True):

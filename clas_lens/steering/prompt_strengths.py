@@ -89,9 +89,7 @@ class PromptReader(Protocol):
 
 
 @contextmanager
-def unsteered_first(
-    model: LensModel, block: HookBlock, reader: PromptReader
-) -> Iterator[None]:
+def unsteered_first(model: LensModel, block: HookBlock, reader: PromptReader) -> Iterator[None]:
     """Each forward pass inside that continues no KV cache is first run once unsteered, and its last logits shown to `reader`.
 
     The user's own hooks fire in that pass, too; it has no cache.

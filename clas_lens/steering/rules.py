@@ -94,7 +94,9 @@ class Rule(SavedIntervention):
         check_choice("site", self.site, get_args(SiteKind))
         object.__setattr__(self, "layers", check_layers(self.layers, 10**6, error=SteeringError))
         if self.version is not None and (not isinstance(self.version, str) or not self.version):
-            raise SteeringError(f"{self.name}: version must be a text that you change with the rule, got {self.version!r}")
+            raise SteeringError(
+                f"{self.name}: version must be a text that you change with the rule, got {self.version!r}"
+            )
         if not self.takes_alpha and self.alpha != 1:
             raise SteeringError(
                 f"{self.name} has one strength, 1, and none to search: give its function an argument alpha, at which 0 leaves "
@@ -213,7 +215,9 @@ class RuleEdit:
         if answer.shape != h.shape:
             raise self._broken(f"it returned the shape {tuple(answer.shape)} for {tuple(h.shape)}: keep the shape")
         if answer.dtype != h.dtype or answer.device != h.device:
-            raise self._broken(f"it returned {answer.dtype} on {answer.device} for {h.dtype} on {h.device}: keep both, .to(h)")
+            raise self._broken(
+                f"it returned {answer.dtype} on {answer.device} for {h.dtype} on {h.device}: keep both, .to(h)"
+            )
         return answer
 
     def _check_first(self, before: Tensor, after: Tensor, language: str) -> None:

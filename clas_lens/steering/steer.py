@@ -36,7 +36,9 @@ class Steering:
         self._examples: tuple[int, ...] | None = None
         self._continues_cache = False
         self._is_reading = False
-        held = [strengths for edit in self._edits.values() if (strengths := getattr(edit, "strengths", None)) is not None]
+        held = [
+            strengths for edit in self._edits.values() if (strengths := getattr(edit, "strengths", None)) is not None
+        ]
         self._strengths: PromptStrengths | None = held[0] if held else None
         self.fired = dict.fromkeys(self._edits, 0)
 
@@ -140,7 +142,6 @@ class Steering:
     def _rows_for(self, batch: int) -> tuple[int, ...]:
         self.check_rows(batch)
         return self._rows if self._per_row else (0,) * batch
-
 
     def _examples_of(self, batch: int) -> Sequence[int]:
         return range(batch) if self._examples is None else self._examples

@@ -21,7 +21,9 @@ QUIET = {"progress": False}
 
 def named(text):
     """Where English is named: not in plotly.js, nor in the name of the function that draws Figure 2."""
-    return re.findall(r".{60}\benglish\b.{20}", re.sub(r"<script>/\*\*.*?</script>", "", text, flags=re.S), flags=re.I | re.S)
+    return re.findall(
+        r".{60}\benglish\b.{20}", re.sub(r"<script>/\*\*.*?</script>", "", text, flags=re.S), flags=re.I | re.S
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,15 @@ def test_candidates_by_hand(llama, small_corpus, small_cats):
     states = cl.collect_representations(llama, small_corpus, [1, 2, 3], **QUIET)
     rows = pd.DataFrame(
         [
-            {"task": "x", "metric": "right", "language": code, "intervention": name, "id": n, "group": n, "right": right}
+            {
+                "task": "x",
+                "metric": "right",
+                "language": code,
+                "intervention": name,
+                "id": n,
+                "group": n,
+                "right": right,
+            }
             for code in ("en", "de")
             for name in ("base", "clas")
             for n, right in enumerate([1.0, 0.0, 1.0, float(name == "clas" and code == "en")])

@@ -119,7 +119,9 @@ def test_searched_evaluated_and_compared_like_all(model, adaptive, task, tmp_pat
     alone = cl.evaluate(model, task, {"mine": adaptive, "null": null}, batch_size=1, allow_overlap=True, **QUIET)
     columns = ["intervention", "language", "id"]
     scores, single = (table.set_index(columns)["p_neutral"] for table in (rows, alone))
-    pd.testing.assert_series_equal(scores.loc[["mine", "null"]], single.loc[["mine", "null"]], rtol=1e-3, check_like=True)
+    pd.testing.assert_series_equal(
+        scores.loc[["mine", "null"]], single.loc[["mine", "null"]], rtol=1e-3, check_like=True
+    )
     assert scores["mine"]["en"].equals(scores["base"]["en"])
     found = search_alpha(model, task, adaptive, [2.0], allow_overlap=True, **QUIET)
     assert found.intervention.by == adaptive.by

@@ -56,9 +56,7 @@ def test_each_row_in_its_own_language_at_any_site(model, tokens):
     base = logits(model, tokens)
     alone = {}
     for code, functions in {"de": (lambda h: h / 2,) * 2, "sw": (lambda h: h + 2, lambda h: h + 4)}.items():
-        hooks = [
-            (residual_name(layer), lambda h, hook, f=f: f(h)) for layer, f in zip((2, 4), functions, strict=True)
-        ]
+        hooks = [(residual_name(layer), lambda h, hook, f=f: f(h)) for layer, f in zip((2, 4), functions, strict=True)]
         with hooked(model, hooks):
             alone[code] = logits(model, tokens)
     with cl.steer(model, by_language, ["sw", "de"]):
@@ -144,7 +142,9 @@ def test_good_interventions_pass_and_a_mix_of_rows_does_not(model, small_cats):
 
 def test_the_toolkits_own_keep_the_contract(llama, small_cats, small_corpus):
     clas = cl.Clas(small_cats, layers=(1, 2), alpha=-2.0)
-    means, lasts = (cl.collect_representations(llama, small_corpus, [2], pool=pool, **QUIET) for pool in ("mean", "last"))
+    means, lasts = (
+        cl.collect_representations(llama, small_corpus, [2], pool=pool, **QUIET) for pool in ("mean", "last")
+    )
     for one in (clas, cl.RescaleMasks.uniform(clas), cl.MatchedNoise.for_model(llama, clas)):
         cl.check_intervention(llama, one)
     for one in (cl.AddVector.diff_mean(means, 2), cl.Incline.fit(lasts, 2)):
