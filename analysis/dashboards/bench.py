@@ -23,8 +23,8 @@ class BenchView(Dashboard):
     """A steering bench to move sliders on: `BenchView(model, clas, "Die Hauptstadt von", "de")` as a cell's last line.
 
     The prompt is run once; letting go of a slider runs the layers from the first steered one, and a short continuation.
-    Until the range of layers is moved, the layers are the intervention's own, which need not be consecutive. `close()` takes the
-    bench's hooks off the model; until then they do nothing but for the bench.
+    Until the range of layers is moved, the layers are the intervention's own, which need not be consecutive. `close()` takes
+    the bench's hooks off the model; until then they do nothing but for the bench.
 
     Args:
         intervention: CLAS, a `rule` of your own, or any other; each has the controls that it can be put at.
@@ -76,10 +76,13 @@ class BenchView(Dashboard):
         self._changed(change)
 
     def _changed(self, change: Any) -> None:
-        numbers = {name: self.controls[name].value for name in (*LIMITS, "masks") if name in self.controls}
-        layers = {"layers": self.layers} if "layers" in self.controls else {}
+        numbers: dict[str, Any] = {
+            name: self.controls[name].value for name in (*LIMITS, "masks") if name in self.controls
+        }
+        if "layers" in self.controls:
+            numbers["layers"] = self.layers
         try:
-            self.result = self.bench.run(**layers, **numbers)
+            self.result = self.bench.run(**numbers)
         except ValueError as error:
             self.refuse(error)
             return

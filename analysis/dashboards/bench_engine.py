@@ -241,7 +241,7 @@ class SteeringBench:
 
 def settable(intervention: Intervention) -> tuple[str, ...]:
     """Which of `alpha`, `beta`, `gamma` and `layers` an intervention can be put at."""
-    own = {one.name for one in fields(intervention)} if is_dataclass(intervention) else set()
+    own: set[str] = {one.name for one in fields(intervention)} if is_dataclass(intervention) else set()
     if not getattr(intervention, "takes_alpha", True):
         own -= {"alpha"}
     if not isinstance(intervention, Rescaling | Rule):  # elsewhere `layers` are those that it has vectors for

@@ -21,7 +21,7 @@ def cosine_to_english(
     title: str | None = None,
     dark: bool = False,
 ) -> go.Figure:
-    """Each language's cosine similarity to the anchor (in the paper English) before and after steering, mean over layers (Figures 2 and 8).
+    """Each language's cosine similarity to the anchor before and after steering, mean over layers (Figures 2 and 8).
 
     Args:
         frame: `cosine_frame(...)`: language, layer, before, after; only the layers to average over (the paper's: the

@@ -108,8 +108,8 @@ def change_figures(data: RunData) -> list[Piece]:
         data,
         "cosine",
         "cosine_to_english" if data.anchor == "en" else "cosine_to_anchor",
-        f"Each language's parallel sentences against those in {data.anchor_name}, at the bridge layers. All cosines in a residual stream "
-        "are high; the change is what to read.",
+        f"Each language's parallel sentences against those in {data.anchor_name}, at the bridge layers. All cosines in "
+        "a residual stream are high; the change is what to read.",
         lambda frame: cosine_to_english(_bridge_panels(data, frame), anchor=data.anchor),
     )
     frame = data.table("sentence_map")

@@ -74,12 +74,12 @@ def verdict_view(comparisons: Sequence[Comparison], *, controls: Collection[str]
     others = "languages" if first.anchor is None else f"languages without {first.anchor}"
     languages = first.languages
     notes = (
-        f"Of the mean gain over the {others}, in points. Helps, harms: a t-test and sign-flips of groups of examples both have p "
-        f"below 0.05. No difference: two one-sided tests rule out {first.margin:g} points. Each of these is wrong at most 5 times "
-        "in 100, for each intervention by itself.",
-        "Smallest gain detectable: what these examples would have shown four times in five, from the scores that changed and the "
-        f"groups they belong to. In a single language it is {number(float(languages['detectable'].median()), 1)} points (median, "
-        f"{first.intervention}).",
+        f"Of the mean gain over the {others}, in points. Helps, harms: a t-test and sign-flips of groups of examples both "
+        f"have p below 0.05. No difference: two one-sided tests rule out {first.margin:g} points. Each of these is wrong at "
+        "most 5 times in 100, for each intervention by itself.",
+        "Smallest gain detectable: what these examples would have shown four times in five, from the scores that changed and "
+        f"the groups they belong to. In a single language it is {number(float(languages['detectable'].median()), 1)} points "
+        f"(median, {first.intervention}).",
         "A method is worth its categories only where it does more than the best control under the same search.",
     )
     return table_of(shown, f"{first.title}: what the examples say", notes=notes)

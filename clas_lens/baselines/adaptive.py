@@ -32,9 +32,9 @@ class Adaptive(SavedIntervention):
     by="margin": w = 1 - (p1 - p2), with the two largest probabilities of the next token after the prompt without steering. So
     an example of which the model is unsure is steered most. Each prompt is run twice, which `SearchResult.passes` counts.
 
-    by="distance", made by `Adaptive.by_distance`: w = a / (a + b), with the distances a from the anchor's centroid and b from the
-    own language's of the prompt's last state, at the output of the layer below the first steered one: 0 on the anchor's, 1 on the
-    language's. So what lies far from the anchor is steered most, in the same pass.
+    by="distance", made by `Adaptive.by_distance`: w = a / (a + b), with the distances a from the anchor's centroid and b from
+    the own language's of the prompt's last state, at the output of the layer below the first steered one: 0 on the anchor's, 1
+    on the language's. So what lies far from the anchor is steered most, in the same pass.
 
     An example's w does not depend on its batch. `shuffled` is the null.
 
@@ -43,7 +43,8 @@ class Adaptive(SavedIntervention):
         alpha: CLAS's, in place of the one that `clas` has; 0 is bit-identical to no steering.
         centroids: of `languages`, the anchor's among them; for "distance".
         measured: what the centroids were made from, for manifests.
-        targets, ordered, dealt: of a null: languages, the strengths of examples in each, ascending, and which take their places.
+        targets, ordered, dealt: of a null: languages, the strengths of examples in each, ascending, and which take their
+            places.
 
     Raises:
         SteeringError: "distance" without centroids or with no layer below the first steered one.

@@ -1,4 +1,4 @@
-"""What examples could have shown: the smallest gain they would have found, and whether a gain as large as a margin is ruled out."""
+"""What examples could have shown: the smallest gain they would have found, and whether a gain as large as a margin is out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

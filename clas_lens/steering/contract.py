@@ -48,7 +48,7 @@ def _not_an_intervention(mine: Any) -> Iterator[str]:
         said = (getattr(getattr(Intervention, name), "__doc__", None) or "").split("\n")[0]
         yield f"- it has no {name}" + (f": {said}" if said else "")
     if not is_dataclass(mine):
-        yield "- it is no dataclass, so that no search can set its alpha: write @dataclass(frozen=True, eq=False) above the class"
+        yield "- it is no dataclass, so that no search can set its alpha: write @dataclass(frozen=True, eq=False) above it"
     allowed = get_args(Positions)
     if getattr(mine, "positions", allowed[0]) not in allowed:
         yield f"- positions must be one of {', '.join(allowed)}; got {mine.positions!r}"

@@ -1,4 +1,4 @@
-"""Strengths of examples that their prompts decide: found in the pass over the prompt, held for the tokens generated after it."""
+"""Strengths of examples that their prompts decide: found in the pass over the prompt, held for the tokens after it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +15,6 @@ from clas_lens.models.hooking import HookBlock
 from clas_lens.models.sites import LensModel, unembed_last
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.intervention import SteeringError
-
 
 OfLogits: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]
 

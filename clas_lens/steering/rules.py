@@ -14,7 +14,15 @@ from torch import Tensor
 from clas_lens.artifacts import content_key
 from clas_lens.models.sites import LensModel, Site, check_layers
 from clas_lens.saved import SAVED_ONLY
-from clas_lens.steering.intervention import Edit, Layers, SavedIntervention, SteeringError, Strength, check_choice
+from clas_lens.steering.intervention import (
+    Edit,
+    Layers,
+    SavedIntervention,
+    SteeringError,
+    Strength,
+    check_choice,
+    strength,
+)
 from clas_lens.steering.rule_identity import function_text
 from clas_lens.vocabulary import Positions, SiteKind, check_language
 
@@ -266,8 +274,8 @@ def _alpha_default(function: Any) -> float:
     ]
     if strange or {"alpha", "layer"} & {one.name for one in first}:
         raise SteeringError(f"{HOW}; {_shown(function)} takes ({_listed(parameters)})")
-    own = next((one.default for one in rest if one.name == "alpha"), inspect.Parameter.empty)
-    return 1.0 if own is inspect.Parameter.empty else own
+    own: Any = next((one.default for one in rest if one.name == "alpha"), inspect.Parameter.empty)
+    return 1.0 if own is inspect.Parameter.empty else strength("alpha", own)
 
 
 def _listed(parameters: Iterable[inspect.Parameter]) -> str:

@@ -101,7 +101,8 @@ class Steering:
 
     def see_prompts(self, logits: Float[Tensor, "row d_vocab"]) -> None:
         """Take the unsteered logits after the prompts that are about to be run."""
-        assert self._strengths is not None and self._strengths.of_logits is not None
+        assert self._strengths is not None
+        assert self._strengths.of_logits is not None
         self._strengths.now(self._examples_of(len(logits)), continues=False)
         self._strengths.hold(self._strengths.of_logits(logits, self._rows_for(len(logits))))
 

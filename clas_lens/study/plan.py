@@ -119,10 +119,11 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
 def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:
     expected = TASKS[task.task].expected(task, "test")
     methods = [method for _, method, _ in config.methods.named()]
+    shares = " or ".join(f"{100 * share:g}%" for share in CHANGED)
     least = " or ".join(f"{planned_gain(max(expected.examples, 2), changed=share):.1f}" for share in CHANGED)
     what = (
-        f"{task.task}: {len(methods)} methods x {expected.languages} languages x {expected.examples} examples; shows gains in a "
-        f"language from {least} points on, where {' or '.join(f'{100 * share:g}%' for share in CHANGED)} of its answers change"
+        f"{task.task}: {len(methods)} methods x {expected.languages} languages x {expected.examples} examples; shows gains in "
+        f"a language from {least} points on, where {shares} of its answers change"
     )
     return _step(
         f"evaluate {task.task}",

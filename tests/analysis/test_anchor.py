@@ -48,7 +48,22 @@ def test_a_report_with_another_anchor_names_it(german):
 
 
 def test_the_demo_with_another_anchor(folders, tmp_path, capsys):
-    words = "--anchor de --languages de en fr --limit 4 --effect-texts 4 --questions 1 --max-new-tokens 2".split()
+    words = [
+        "--anchor",
+        "de",
+        "--languages",
+        "de",
+        "en",
+        "fr",
+        "--limit",
+        "4",
+        "--effect-texts",
+        "4",
+        "--questions",
+        "1",
+        "--max-new-tokens",
+        "2",
+    ]
     assert main(["demo", "--model", str(folders["llama"]), "--out", str(tmp_path / "demo"), *words]) == 0
     assert named((tmp_path / "demo" / "report.html").read_text(encoding="utf-8")) == []
     printed = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Strengths that adapt: each example against plain CLAS at its own strength, batch = single, held while generating, and the null."""
+"""Strengths that adapt: each example against plain CLAS at its own strength, batch = single, held, and the null."""
 
 import copy
 from dataclasses import replace

@@ -14,8 +14,8 @@ from clas_lens.evaluation.answers import _Watched, answer_item
 from clas_lens.evaluation.leakage import LeakageError
 from clas_lens.evaluation.plan import (
     EvaluationError,
-    check_named,
     check_languages,
+    check_named,
     check_task,
     plan_evaluation,
 )
