@@ -27,14 +27,14 @@ from clas_lens.vocabulary import AdaptBy, Positions
 
 @dataclass(frozen=True, eq=False)
 class Adaptive(SavedIntervention):
-    """CLAS at alpha * w, with a w from 0 to 1 for each example that its prompt decides and that is held for generated tokens.
+    """CLAS at alpha * w, with a w for each example that its prompt decides and that is held for generated tokens.
 
     by="margin": w = 1 - (p1 - p2), with the two largest probabilities of the next token after the prompt without steering. So
     an example of which the model is unsure is steered most. Each prompt is run twice, which `SearchResult.passes` counts.
 
-    by="distance", made by `Adaptive.by_distance`: w = a / (a + b), with the distances a from the anchor's centroid and b from
-    the own language's of the prompt's last state, at the output of the layer below the first steered one: 0 on the anchor's, 1
-    on the language's. So what lies far from the anchor is steered most, in the same pass.
+    by="distance", made by `Adaptive.by_distance`: where the prompt's last state, at the output of the layer below the first
+    steered one, lies along the line from the anchor's centroid (w = 0) to its own language's (w = 1), between 0 and 2. So what lies far
+    from the anchor is steered most, in the same pass.
 
     An example's w does not depend on its batch. `shuffled` is the null.
 
@@ -106,7 +106,8 @@ class Adaptive(SavedIntervention):
         """The null: the strengths of the task's examples dealt out anew within each language.
 
         Their distribution is kept, what they have to do with the example is not: each gets the strength of another, drawn once
-        with the seed; an example of another task gets that of the nearest in strength. No gold answer is looked at.
+        with the seed; an example of another task gets that of the nearest in strength, and examples of equal strength get one.
+        No gold answer is looked at.
         """
         seed = given_whole("seed", seed)
         rng = torch.Generator().manual_seed(seed)
@@ -188,8 +189,11 @@ class Adaptive(SavedIntervention):
         if unknown:
             raise SteeringError(f"no centroid of {unknown[0]!r}; available: {', '.join(self.languages)}")
         centroids = dict(zip(self.languages, self.centroids.double(), strict=True))
-        anchors = LanguageTable.of(dict.fromkeys(languages, centroids[self.anchor]), languages)
-        return ReadDistance(anchors, LanguageTable.of(centroids, languages), held, deal)
+        start = centroids[self.anchor]
+        lines = {code: centroids[code] - start for code in dict.fromkeys(languages)}
+        scaled = {code: line / line.square().sum().clamp(min=1e-30) for code, line in lines.items()}
+        starts = LanguageTable.of(dict.fromkeys(languages, start), languages)
+        return ReadDistance(starts, LanguageTable.of(scaled, languages), held, deal)
 
     def _dealing(self, languages: Sequence[str]) -> "Dealing":
         """From strengths to those that take their places: themselves, but for a null."""
@@ -212,6 +216,9 @@ class Adaptive(SavedIntervention):
         return deal
 
 
+FURTHEST = 2.0  # the largest strength by distance: as far behind the language's centroid as that is from the anchor's
+
+
 @runtime_checkable
 class Dealing(Protocol):
     """Which strengths take the places of these, of rows whose languages are at `rows`."""
@@ -229,19 +236,18 @@ class ReadDistance:
     """Holds each row's place between two centroids at the end of its prompt, and hands the activation on as it is.
 
     Args:
-        anchors: the anchor's centroid, where the strength is 0.
-        own: each language's, where it is 1.
+        starts: the anchor's centroid, where the strength is 0.
+        lines: from there to each language's, where it is 1, divided by the squared length of that.
     """
 
     observes = True  # also in passes that the intervention passes over
 
-    def __init__(self, anchors: LanguageTable, own: LanguageTable, strengths: PromptStrengths, deal: Dealing) -> None:
-        self._anchors, self._own, self.strengths, self._deal = anchors, own, strengths, deal
+    def __init__(self, starts: LanguageTable, lines: LanguageTable, strengths: PromptStrengths, deal: Dealing) -> None:
+        self._starts, self._lines, self.strengths, self._deal = starts, lines, strengths, deal
 
     def __call__(self, activation: Float[Tensor, "batch pos d_model"], rows: Sequence[int]) -> Tensor:
         if not self.strengths.continues:
             last = activation[:, -1:]
-            far, near = ((last - of.rows(last, rows)).norm(dim=-1)[:, 0] for of in (self._anchors, self._own))
-            between = far / (far + near).clamp(min=torch.finfo(far.dtype).tiny)
-            self.strengths.hold(self._deal(between.float(), rows))
+            along = ((last - self._starts.rows(last, rows)) * self._lines.rows(last, rows)).sum(-1)[:, 0]
+            self.strengths.hold(self._deal(along.clamp(0, FURTHEST).float(), rows))
         return activation

@@ -43,8 +43,8 @@ def expected_strength(model, adaptive, ids):
     _, cache = model.run_with_cache(tokens, attention_mask=torch.ones_like(tokens))
     x = cache["blocks.1.hook_resid_post"][0, -1].double()
     centroids = dict(zip(adaptive.languages, adaptive.centroids.double(), strict=True))
-    far, near = (float((x - centroids[code]).square().sum() ** 0.5) for code in ("en", "de"))
-    return far / (far + near)
+    line = centroids["de"] - centroids["en"]
+    return float(((x - centroids["en"]) @ line / (line @ line)).clamp(0, 2))
 
 
 def test_each_example_at_its_own_strength(model, adaptive):
@@ -128,8 +128,10 @@ def test_searched_evaluated_and_compared_like_all(model, adaptive, task, tmp_pat
     assert found.intervention.alpha == 2.0
     prompts = [prompt.ids for prompt in task.prompts(model, "de")]
     own, dealt = (one.strengths(model, prompts, "de") for one in (adaptive, null))
-    torch.testing.assert_close(own.sort().values, dealt.sort().values)
-    assert not torch.allclose(own, dealt)
+    assert all(min(abs(one - other) for other in own) < 1e-4 for one in dealt)
+    if adaptive.by == "margin":  # far from all texts, these prompts' distances are the largest there are, and equal
+        torch.testing.assert_close(own.sort().values, dealt.sort().values)
+        assert not torch.allclose(own, dealt)
     rescaled = cl.load_intervention(null.save_pretrained(tmp_path))
     assert rescaled.fingerprint() == null.fingerprint()
 
