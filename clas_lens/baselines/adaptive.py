@@ -33,8 +33,8 @@ class Adaptive(SavedIntervention):
     an example of which the model is unsure is steered most. Each prompt is run twice, which `SearchResult.passes` counts.
 
     by="distance", made by `Adaptive.by_distance`: where the prompt's last state, at the output of the layer below the first
-    steered one, lies along the line from the anchor's centroid (w = 0) to its own language's (w = 1), between 0 and 2. So what lies far
-    from the anchor is steered most, in the same pass.
+    steered one, lies along the line from the anchor's centroid (w = 0) to its own language's (w = 1), between 0 and 2. So what
+    lies far from the anchor is steered most, in the same pass.
 
     An example's w does not depend on its batch. `shuffled` is the null.
 

@@ -1,7 +1,6 @@
 """A rule of one's own: a function of activations, steered, searched and compared like CLAS."""
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +20,11 @@ from clas_lens.steering.intervention import (
     SteeringError,
     Strength,
     check_choice,
-    strength,
 )
-from clas_lens.steering.rule_identity import function_text
+from clas_lens.steering.rule_functions import alpha_default, function_text, given_options
 from clas_lens.vocabulary import Positions, SiteKind, check_language
 
 RuleFunction = Callable[..., Tensor]
-
-
-HOW = "a rule is a function of (h, language), and of alpha and layer where it wants them"
 
 
 def rule(
@@ -69,7 +64,7 @@ def rule(
     """
 
     def made(function: RuleFunction) -> "Rule":
-        start = _alpha_default(function)
+        start = alpha_default(function)
         return Rule(function, layers, site, start, anchor, positions, version, dict(source or {}))
 
     return made
@@ -98,7 +93,7 @@ class Rule(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _alpha_default(self.function)
+        alpha_default(self.function)
         check_choice("site", self.site, get_args(SiteKind))
         object.__setattr__(self, "layers", check_layers(self.layers, 10**6, error=SteeringError))
         if self.version is not None and (not isinstance(self.version, str) or not self.version):
@@ -120,7 +115,7 @@ class Rule(SavedIntervention):
     @cached_property
     def takes_alpha(self) -> bool:
         """Whether its strength can be searched."""
-        return "alpha" in _options(self.function)
+        return "alpha" in given_options(self.function)
 
     def __call__(self, h: Tensor, language: str, **options: Any) -> Tensor:
         """The function itself, at this strength where none is given."""
@@ -216,7 +211,7 @@ class RuleEdit:
 
     def _called(self, h: Tensor, language: str, alpha: float) -> Tensor:
         known = {"alpha": alpha, "layer": self._layer}
-        options = {name: known[name] for name in _options(self._rule.function)}
+        options = {name: known[name] for name in given_options(self._rule.function)}
         answer = self._rule.function(h, language, **options)
         if not isinstance(answer, Tensor):
             raise self._broken(f"it returned {type(answer).__name__}: return the new tensor")
@@ -244,43 +239,3 @@ class RuleEdit:
 def same(one: Tensor, other: Tensor, *, tolerance: float = 0.0) -> bool:
     """Whether two tensors are equal up to this relative error, NaN equal to NaN."""
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
-
-
-def _options(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Which of alpha and layer a function takes."""
-    there = inspect.signature(function).parameters
-    return tuple(name for name in ("alpha", "layer") if name in there)
-
-
-def _alpha_default(function: Any) -> float:
-    """The alpha that a function starts at: its own default, or 1.
-
-    Raises:
-        SteeringError: no function, or one of other arguments.
-    """
-    if not callable(function) or isinstance(function, type):
-        raise SteeringError(f"{HOW}; got {function!r}")
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise SteeringError(f"{HOW}; what {function!r} takes cannot be told") from None
-    first, rest = parameters[:2], parameters[2:]
-    if len(first) < 2 or any(one.kind not in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in first):
-        raise SteeringError(f"{HOW}; {_shown(function)} takes ({_listed(parameters)})")
-    strange = [
-        one
-        for one in rest
-        if one.kind is one.POSITIONAL_ONLY or (one.default is one.empty and one.name not in ("alpha", "layer"))
-    ]
-    if strange or {"alpha", "layer"} & {one.name for one in first}:
-        raise SteeringError(f"{HOW}; {_shown(function)} takes ({_listed(parameters)})")
-    own: Any = next((one.default for one in rest if one.name == "alpha"), inspect.Parameter.empty)
-    return 1.0 if own is inspect.Parameter.empty else strength("alpha", own)
-
-
-def _listed(parameters: Iterable[inspect.Parameter]) -> str:
-    return ", ".join(one.name for one in parameters)
-
-
-def _shown(function: Any) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))

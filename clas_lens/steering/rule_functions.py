@@ -1,14 +1,17 @@
-"""What a function of the user's does, as text: by it kept rows know whether they are still of the same rule."""
+"""A function of the user's: what it takes, and as text what it does, by which kept rows know the rule they are of."""
 
 import builtins
 import dis
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from clas_lens.given import named
-from clas_lens.steering.intervention import SteeringError
+from clas_lens.steering.intervention import SteeringError, strength
+
+HOW = "a rule is a function of (h, language), and of alpha and layer where it wants them"
+
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -95,3 +98,43 @@ def _is_plain(value: Any) -> bool:
             return all(_is_plain(one) for pair in value.items() for one in pair)
         case _:
             return isinstance(value, PLAIN)
+
+
+def given_options(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Which of alpha and layer a function takes."""
+    there = inspect.signature(function).parameters
+    return tuple(name for name in ("alpha", "layer") if name in there)
+
+
+def alpha_default(function: Any) -> float:
+    """The alpha that a function starts at: its own default, or 1.
+
+    Raises:
+        SteeringError: no function, or one of other arguments.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise SteeringError(f"{HOW}; got {function!r}")
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise SteeringError(f"{HOW}; what {function!r} takes cannot be told") from None
+    first, rest = parameters[:2], parameters[2:]
+    if len(first) < 2 or any(one.kind not in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in first):
+        raise SteeringError(f"{HOW}; {_shown(function)} takes ({_listed(parameters)})")
+    strange = [
+        one
+        for one in rest
+        if one.kind is one.POSITIONAL_ONLY or (one.default is one.empty and one.name not in ("alpha", "layer"))
+    ]
+    if strange or {"alpha", "layer"} & {one.name for one in first}:
+        raise SteeringError(f"{HOW}; {_shown(function)} takes ({_listed(parameters)})")
+    own: Any = next((one.default for one in rest if one.name == "alpha"), inspect.Parameter.empty)
+    return 1.0 if own is inspect.Parameter.empty else strength("alpha", own)
+
+
+def _listed(parameters: Iterable[inspect.Parameter]) -> str:
+    return ", ".join(one.name for one in parameters)
+
+
+def _shown(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
