@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clas_lens.baselines.vectors import measured_on
 from clas_lens.corpus.tokens import length_batches, pad
-from clas_lens.given import given, given_whole
+from clas_lens.given import given, given_whole, given_word
 from clas_lens.models.decoding import make_decoder
 from clas_lens.models.sites import LensModel, Site, device_of
 from clas_lens.representations.sentences import Representations
@@ -18,7 +18,7 @@ from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.generate import Prompt, prompt_ids
-from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, check_choice
+from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError
 from clas_lens.steering.prompt_strengths import PromptStrengths, StrengthRescale
 from clas_lens.steering.steer import steer
 from clas_lens.tasks.base import Task
@@ -69,7 +69,7 @@ class Adaptive(SavedIntervention):
         super().__post_init__()
         object.__setattr__(self, "tuned_on", self.tuned_on | self.clas.tuned_on)
         object.__setattr__(self, "clas", replace(self.clas, alpha=self.alpha, tuned_on=frozenset()))
-        check_choice("by", self.by, get_args(AdaptBy))
+        given_word("by", self.by, get_args(AdaptBy), error=SteeringError)
         if self.by == "distance" and self.centroids is None:
             raise SteeringError(
                 "by='distance' needs the languages' centroids: Adaptive.by_distance(clas, collect_representations(model, "

@@ -1,5 +1,6 @@
 """CLAS itself: which neurons are rescaled by how much, for which language."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.display import bands, card, listed
+from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site, check_layers
 from clas_lens.steering.edits import rescale_edits
 from clas_lens.steering.intervention import (
@@ -20,7 +22,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_neurons,
     strength,
 )
@@ -144,7 +145,7 @@ class Clas(Rescaling):
         if not isinstance(self.categories, NeuronCategories):
             found = type(self.categories).__name__
             raise SteeringError(f"categories must be NeuronCategories, got {found}: categorize(statistics) makes them")
-        check_choice("specific", self.specific, get_args(Specific))
+        given_word("specific", self.specific, get_args(Specific), error=SteeringError)
         super().__post_init__()
         if self.anchor not in self.categories.languages:
             raise SteeringError(
@@ -172,10 +173,17 @@ class Clas(Rescaling):
     def masks(self, language: str) -> Masks:
         """Partial-shared neurons, and the language-specific ones that are cut in inputs in `language`.
 
+        Warns of a language that was not measured, which the other languages' masks steer.
+
         Raises:
             ValueError: `specific="current"` and a language that was not in the statistics.
         """
         partial, specific = self.every_mask
+        if language not in self.categories.languages and self.specific != "current":
+            warnings.warn(
+                f"{language!r} was not measured: it is steered by the masks of {', '.join(self.categories.languages)}",
+                stacklevel=2,
+            )
         match self.specific:
             case "union":
                 return partial, specific

@@ -1,5 +1,6 @@
 """What an intervention is, and the checks that all of them share."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar, get_args, runtime_checkabl
 from jaxtyping import Float
 from torch import Tensor
 
-from clas_lens.given import given_path, named
-from clas_lens.models.identity import neuron_fingerprint
+from clas_lens.given import given_path, given_word, named
+from clas_lens.models.identity import neuron_fingerprint, parameter_fingerprint
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.vocabulary import Positions, check_language
@@ -117,7 +118,7 @@ class SavedIntervention(Saved):
             if hasattr(self, name):
                 object.__setattr__(self, name, strength(name, getattr(self, name)))
         check_language(getattr(self, "anchor", "en"))
-        check_choice("positions", getattr(self, "positions", "all"), get_args(Positions))
+        given_word("positions", getattr(self, "positions", "all"), get_args(Positions), error=SteeringError)
         if isinstance(self.tuned_on, str) or not isinstance(self.tuned_on, Iterable):
             raise SteeringError(f"tuned_on must be keys of examples, got {self.tuned_on!r}")
         object.__setattr__(self, "tuned_on", frozenset(self.tuned_on))
@@ -175,12 +176,6 @@ def why_none(value: Any) -> str:
     return f"it lacks {', '.join(missing)}; check_intervention(model, it) says more"
 
 
-def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    """Raise `SteeringError` for a value that is not one of those allowed."""
-    if value not in allowed:
-        raise SteeringError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
 def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int, n_neurons: int) -> None:
     """Raise `SteeringError` unless these neurons, measured on the model `described`, are those of `model`."""
     shape, expected = (model.cfg.n_layers, model.cfg.d_mlp), (n_layers, n_neurons)
@@ -199,4 +194,12 @@ def check_weights(model: LensModel, described: Mapping[str, Any]) -> None:
         raise SteeringError(
             f"this intervention was measured on {described.get('name')!r} with other weights than "
             f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Measure this model."
+        )
+    sampled, here = described.get("parameters"), parameter_fingerprint(model)
+    if sampled is not None and sampled != here and sampled.split()[:2] == here.split()[:2]:
+        warnings.warn(
+            f"this intervention was measured on {described.get('name')!r}, whose neurons are those of "
+            f"{model.cfg.model_name!r} but whose other weights differ (a fine-tune of attention, or other processing): its "
+            "categories may not be this model's",
+            stacklevel=2,
         )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.artifacts import content_key
+from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site, check_layers
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.intervention import (
@@ -19,7 +20,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
 )
 from clas_lens.steering.rule_functions import alpha_default, function_text, given_options
 from clas_lens.vocabulary import Positions, SiteKind, check_language
@@ -94,7 +94,7 @@ class Rule(SavedIntervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         alpha_default(self.function)
-        check_choice("site", self.site, get_args(SiteKind))
+        given_word("site", self.site, get_args(SiteKind), error=SteeringError)
         object.__setattr__(self, "layers", check_layers(self.layers, 10**6, error=SteeringError))
         if self.version is not None and (not isinstance(self.version, str) or not self.version):
             raise SteeringError(
