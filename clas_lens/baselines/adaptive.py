@@ -163,19 +163,20 @@ class Adaptive(SavedIntervention):
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """A rescaling a steered layer; before them, for "distance", a look at the layer below."""
-        changes = {code: self.clas.scale(code) for code in dict.fromkeys(languages)}
         if self.alpha == 0 or set(languages) == {self.anchor}:
             return dict(self.clas.edits(model, languages))
         deal = self._dealing(languages)
         held = PromptStrengths(None if self.by == "distance" else lambda logits, rows: deal(unsureness(logits), rows))
-        edits: dict[Site, Edit] = {
+        edits: dict[Site, Edit] = {}
+        if self.by == "distance":
+            edits[Site("residual", self._layer_below())] = self._reader(languages, held, deal)
+        changes = {code: self.clas.scale(code) for code in dict.fromkeys(languages)}
+        edits |= {
             Site("mlp", layer): StrengthRescale(
                 LanguageTable.of({code: scale[layer] - 1 for code, scale in changes.items()}, languages), held
             )
             for layer in self.clas.layers
         }
-        if self.by == "distance":
-            edits[Site("residual", self._layer_below())] = self._reader(languages, held, deal)
         return edits
 
     def _layer_below(self) -> int:
