@@ -33,6 +33,7 @@ QuantileOver = Literal["pooled", "language"]
 
 # steering
 Positions = Literal["all", "last", "generated", "prompt_last"]
+AdaptBy = Literal["margin", "distance"]
 Specific = Literal["union", "current", "others"]
 SiteKind = Literal["up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
 MlpSite = Literal["gate", "post"]
@@ -83,7 +84,9 @@ METHOD_TITLES: Mapping[str, str] = {
     "noise": "Gaussian noise of the same norm (one direction a layer)",
     "shuffled": "CLAS on categories of texts whose language labels were shuffled",
 }
+CONTROLS: tuple[Method, ...] = ("random", "other-categories", "uniform", "noise", "shuffled")
 Test = Literal["McNemar", "sign-flip"]
+Verdict = Literal["helps", "harms", "no difference", "cannot tell"]
 IntervalMethod = Literal["t", "percentile"]
 
 

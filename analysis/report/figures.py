@@ -107,10 +107,10 @@ def change_figures(data: RunData) -> list[Piece]:
     cosine = of_table(
         data,
         "cosine",
-        "cosine_to_english",
-        "Each language's parallel sentences against English ones, at the bridge layers. All cosines in a residual stream "
-        "are high; the change is what to read.",
-        lambda frame: cosine_to_english(_bridge_panels(data, frame)),
+        "cosine_to_english" if data.anchor == "en" else "cosine_to_anchor",
+        f"Each language's parallel sentences against those in {data.anchor_name}, at the bridge layers. All cosines in "
+        "a residual stream are high; the change is what to read.",
+        lambda frame: cosine_to_english(_bridge_panels(data, frame), anchor=data.anchor),
     )
     frame = data.table("sentence_map")
     if frame is None:

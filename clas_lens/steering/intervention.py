@@ -159,9 +159,21 @@ def given_intervention(value: Any) -> Intervention:
         SteeringError: anything else, such as categories, or a class in place of one of its objects.
     """
     if isinstance(value, type) or not isinstance(value, Intervention):
-        how = "Clas(categories, layers=...) makes one"
-        raise SteeringError(f"an intervention is needed, got {named(value)}: {how}")
+        raise SteeringError(f"an intervention is needed, got {named(value)}: {why_none(value)}")
     return value
+
+
+def missing_members(value: Any) -> list[str]:
+    """The members of `Intervention` that something does not have, in the order in which it names them."""
+    return [name for name in vars(Intervention) if not name.startswith("_") and not hasattr(value, name)]
+
+
+def why_none(value: Any) -> str:
+    """What to do about something that is no intervention: its missing members where it has some, else where to get one."""
+    missing = missing_members(value)
+    if isinstance(value, type) or not hasattr(value, "edits"):
+        return "Clas(categories, layers=...) makes one, and @cl.rule(layers=...) of a function"
+    return f"it lacks {', '.join(missing)}; check_intervention(model, it) says more"
 
 
 def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int, n_neurons: int) -> None:

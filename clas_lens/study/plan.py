@@ -6,6 +6,7 @@ import pandas as pd
 
 from clas_lens.given import given
 from clas_lens.models.presets import PRESETS
+from clas_lens.significance.power import planned_gain
 from clas_lens.study.config import StudyConfig, TaskConfig
 from clas_lens.tasks.base import Expected
 from clas_lens.tasks.known import TASKS
@@ -19,6 +20,9 @@ BYTES_A_NEURON = 76  # what is kept of each neuron and language
 
 
 BYTES_A_ROW = 120
+
+
+CHANGED = (0.1, 0.2)  # shares of the answers of a language that steering changes from right to wrong or back
 
 
 FROM_THE_FIRST_LAYER: tuple[Method, ...] = (
@@ -46,6 +50,8 @@ class Step:
 def plan_study(config: StudyConfig) -> pd.DataFrame:
     """A row a stage: `stage`, `what`, `passes` (of a text or prompt through the whole model; layers that settings share are
     counted once), `tokens` (through the whole model, generated ones included), `disk_mb`.
+
+    What an evaluation can show in a language is in its `what`: `planned_gain`, with examples as if none belonged together.
 
     All are estimates: token counts are averages over languages, and generation is taken to use all the tokens it may.
     """
@@ -113,7 +119,12 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
 def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:
     expected = TASKS[task.task].expected(task, "test")
     methods = [method for _, method, _ in config.methods.named()]
-    what = f"{task.task}: {len(methods)} methods x {expected.languages} languages x {expected.examples} examples"
+    shares = " or ".join(f"{100 * share:g}%" for share in CHANGED)
+    least = " or ".join(f"{planned_gain(max(expected.examples, 2), changed=share):.1f}" for share in CHANGED)
+    what = (
+        f"{task.task}: {len(methods)} methods x {expected.languages} languages x {expected.examples} examples; shows gains in "
+        f"a language from {least} points on, where {shares} of its answers change"
+    )
     return _step(
         f"evaluate {task.task}",
         what,
