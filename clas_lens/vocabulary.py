@@ -27,7 +27,8 @@ QuantileOver = Literal["pooled", "language"]
 # steering
 Positions = Literal["all", "last", "generated", "prompt_last"]
 Specific = Literal["union", "current", "others"]
-SiteKind = Literal["up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
+SiteKind = Literal["attn", "up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
+UnitSite = Literal["mlp", "attn"]  # where single units are measured and rescaled
 MlpSite = Literal["gate", "post"]
 Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]
