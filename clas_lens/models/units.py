@@ -1,4 +1,4 @@
-"""Sites that are measured and rescaled one unit at a time: MLP neurons, and what attention heads hand to their output projection.
+"""Sites that are measured and rescaled one unit at a time: MLP neurons, and the outputs of attention heads.
 
 Both are the input of a projection onto the residual stream, so that a factor a unit folds into that projection's columns.
 Attention's units are its heads' outputs side by side: unit `head * d_head + i` is component i of head `head`, whatever shape
@@ -8,7 +8,7 @@ a backend gives them. With grouped-query attention there are as many heads here 
 from collections.abc import Mapping
 from typing import Any, assert_never, get_args
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clas_lens.given import given_word
@@ -112,7 +112,7 @@ def units_fact(described: Mapping[str, Any], n_layers: int, n: int) -> dict[str,
     return {"attention units": f"{n_layers} layers x {units_in_words(described, n)}"}
 
 
-def to_heads(values: Float[Tensor, "*rest unit"], described: Mapping[str, Any]) -> Float[Tensor, "*rest head d_head"]:
+def to_heads(values: Shaped[Tensor, "*rest unit"], described: Mapping[str, Any]) -> Shaped[Tensor, "*rest head d_head"]:
     """Attention's units by head, the way back from the flat axis: `to_heads(stats.mean, stats.model)`.
 
     Raises:
@@ -120,9 +120,7 @@ def to_heads(values: Float[Tensor, "*rest unit"], described: Mapping[str, Any]) 
     """
     n_heads, d_head = (int(described.get(name, 0)) for name in ("n_heads", "d_head"))
     if site_of(described) != "attn" or not n_heads:
-        raise ValueError(
-            "these units are the MLP's, which has no heads: collect_statistics(..., site='attn') measures attention"
-        )
+        raise ValueError("MLP neurons have no heads: collect_statistics(..., site='attn') measures attention's units")
     if values.shape[-1] != n_heads * d_head:
         raise ValueError(f"{n_heads} heads x {d_head} are {n_heads * d_head} units; there are {values.shape[-1]}")
     return values.unflatten(-1, (n_heads, d_head))

@@ -76,7 +76,9 @@ class NeuronAccumulator:
     ) -> None:
         """Add one layer's gate of the same tokens: before its nonlinearity (`gate`) and after it (`activated`)."""
         values, activated, sums = gate.float(), activated.float(), self.sums
-        assert sums.gate_sum is not None and sums.gate_act_sum is not None and sums.gated is not None
+        assert sums.gate_sum is not None, "made with gate=False"
+        assert sums.gate_act_sum is not None
+        assert sums.gated is not None
         sums.gate_sum[layer] += weights @ values
         sums.gate_act_sum[layer] += weights @ activated
         sums.gated[layer] += _count_positive(values)

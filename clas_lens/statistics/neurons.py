@@ -1,4 +1,4 @@
-"""What every MLP neuron (or attention unit) does in every language: the frozen result of a collection, saved one file a language."""
+"""What every MLP neuron or attention unit does in every language: the frozen result of a collection, one file a language."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from clas_lens.vocabulary import Pooling, Quantity, UnitSite, check_languages
 
 @dataclass(frozen=True, eq=False)
 class NeuronStatistics:
-    """What every MLP neuron does in every language; or every unit of attention's heads, with h their output, and without a gate.
+    """What every MLP neuron does in every language; or every unit of attention, with h the heads' outputs, and without a gate.
 
     The means and `second_moment` are pooled as `pooling` says; `firing_rate`, `gate_rate` and histograms always count tokens.
     `max_example` is a row of the corpus (`example_ids` names it) and `max_position` counts the text's content tokens.
@@ -157,9 +157,10 @@ class NeuronStatistics:
         return self.n_samples if self.pooling == "last" else self.n_tokens
 
     def __repr__(self) -> str:
+        units = units_in_words(self.model, self.n_neurons)
         return (
             f"NeuronStatistics({self.model.get('name')!r}, {len(self.languages)} languages x {self.n_layers} layers x "
-            f"{units_in_words(self.model, self.n_neurons)}, {int(self.n_samples.sum())} samples, {int(self.n_tokens.sum())} tokens, "
+            f"{units}, {int(self.n_samples.sum())} samples, {int(self.n_tokens.sum())} tokens, "
             f"pooling={self.pooling!r})"
         )
 

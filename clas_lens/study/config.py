@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clas_lens.models.presets import EMBEDDED_MODEL
 from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific, TaskName, UnitSite
 
-
 OF_THE_MLP: tuple[Method, ...] = ("int-mu", "int-mu-clas", "language-arithmetics", "amplify", "sadi")
 
 
@@ -211,9 +210,7 @@ class StudyConfig(StageConfig):
     def _methods_have_their_site(self) -> "StudyConfig":
         gated = [method for method in self.methods.methods if method in OF_THE_MLP]
         if gated and self.collect.site != "mlp":
-            raise ValueError(
-                f"{gated[0]} is made of the MLP's gates or neurons: it needs site = 'mlp', not {self.collect.site!r}"
-            )
+            raise ValueError(f"{gated[0]} changes neurons of the MLP: it needs site = 'mlp', not {self.collect.site!r}")
         return self
 
 
