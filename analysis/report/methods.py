@@ -8,6 +8,7 @@ from typing import Any
 from analysis.figures.layers import ACTIVITY_NAMES
 from analysis.report.run import RunData
 from analysis.style.numbers import percent
+from clas_lens.models.units import site_of, units_in_words
 from clas_lens.study.config import (
     CategorizeConfig,
     CollectConfig,
@@ -84,9 +85,15 @@ def _model(collect: Mapping[str, Any]) -> str:
         return ""
     model, config = collect["model"], collect["config"]
     return (
-        f"{model['name']}: {model['n_layers']} layers of {model['n_neurons']:,} MLP neurons, in {model['dtype']}, as a "
+        f"{model['name']}: {model['n_layers']} layers of {_units(model)}, in {model['dtype']}, as a "
         f"{BACKENDS[config['backend']]} of TransformerLens. Fingerprint of its weights: {model['weights']}."
     )
+
+
+def _units(model: Mapping[str, Any]) -> str:
+    if site_of(model) == "mlp":
+        return f"{model['n_neurons']:,} MLP neurons"
+    return f"{units_in_words(model, model['n_neurons'])} units of attention, measured before its output projection"
 
 
 def _texts(collect: Mapping[str, Any]) -> str:

@@ -148,6 +148,8 @@ class Run:
         layers = select_bridge_layers(cats, layers=config.layers)
         cats.save(self.folder.categories)
         save_table(self.folder.tables / "layer_shares.parquet", "layer shares", cats.shares(), {})
+        if cats.site == "attn":
+            save_table(self.folder.tables / "head_shares.parquet", "head shares", cats.by_head(), {})
         self.folder.update_manifest(
             "categorize",
             config,

@@ -331,8 +331,6 @@ def test_one_site_is_not_taken_for_the_other(llama, corpus, stats, small_stats, 
             gated(last, **options)
     with pytest.raises(ValueError, match="MLP neurons have no heads"):
         small_cats.by_head()
-    with pytest.raises(ValueError, match="unknown site 'residual'; available: mlp, attn"):
-        cl.collect_statistics(llama, corpus, site="residual")
     with pytest.raises(ValueError, match="unknown site 'z'"):
         cl.Clas(replace(cats, model={"site": "z"}), layers=LAYERS).site  # noqa: B018
     with (
