@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, assert_never, get_args
 
 import pandas as pd
 import torch
@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.display import bands, card, listed
-from clas_lens.given import given, given_number
+from clas_lens.given import given, given_number, given_word
 from clas_lens.models.presets import paper_bridge_layers
 from clas_lens.models.sites import check_layers
 from clas_lens.models.units import site_of, to_heads, units_fact, units_in_words
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import Activity, UnitSite
+from clas_lens.vocabulary import Activity, UnitSite, fits_activity
 
 
 class NeuronCategory(IntEnum):
@@ -187,6 +187,23 @@ def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor
     return labels
 
 
+def activities(stats: NeuronStatistics, activity: Activity) -> Float[Tensor, "lang layer neuron"]:
+    """How active every neuron is in every language: what `categorize` compares with its threshold.
+
+    Raises:
+        ValueError: an unknown measure.
+    """
+    match given_word("activity", activity, get_args(Activity)):
+        case "mean":
+            return stats.mean
+        case "abs_mean":
+            return stats.mean.abs()
+        case "firing_rate":
+            return stats.firing_rate
+        case unknown:
+            assert_never(unknown)
+
+
 def categorize(
     stats: NeuronStatistics, threshold: float = 0.0, activity: Activity = "mean", *, quantile: float | None = None
 ) -> NeuronCategories:
@@ -204,18 +221,9 @@ def categorize(
     """
     given(stats, NeuronStatistics, "categorize needs NeuronStatistics", "run collect_statistics first")
     threshold = given_number("a threshold", threshold)
-    values: Float[Tensor, "lang layer neuron"]
-    match activity:
-        case "mean":
-            values = stats.mean
-        case "abs_mean":
-            values = stats.mean.abs()
-        case "firing_rate":
-            if not 0 <= threshold < 1:
-                raise ValueError(f"a firing-rate threshold is in [0, 1), got {threshold}")
-            values = stats.firing_rate
-        case _:
-            raise ValueError(f"unknown activity {activity!r}; available: mean, abs_mean, firing_rate")
+    values = activities(stats, activity)
+    if not fits_activity(activity, threshold):
+        raise ValueError(f"a {activity} threshold is in [0, 1), got {threshold}")
     bar: Float[Tensor, "layer neuron"] | float = threshold
     if quantile is not None:
         quantile = given_number("a quantile", quantile)
