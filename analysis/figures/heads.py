@@ -82,6 +82,7 @@ def head_distribution(
         coloraxis={
             "colorscale": SEQUENTIAL,
             "cmin": 0,
+            "cmax": float(shares["percent"].max()),  # plotly takes no cmin alone
             "colorbar": {
                 "title": {"text": "% of the head", "font": {"size": TEXT_SIZE}},
                 "thickness": 12,
