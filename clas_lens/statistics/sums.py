@@ -93,7 +93,7 @@ class NeuronSums:
         """
         held = [part.tensors() for part in parts]
         if any(tensors.keys() != held[0].keys() for tensors in held):
-            raise ValueError("some languages have histograms (or a gate) and some have none; collect them the same way")
+            raise ValueError("some languages have histograms and some have none (or a gate); collect them the same way")
         return cls(**{name: torch.stack([tensors[name].cpu() for tensors in held]) for name in held[0]})
 
     @classmethod
