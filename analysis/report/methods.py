@@ -16,7 +16,7 @@ from clas_lens.study.config import (
     SearchCommand,
     StageConfig,
 )
-from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES
+from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, UnitSite
 
 POOLING = {
     "sample": "the mean of h over a text's tokens (no padding, no BOS), then over texts",
@@ -97,6 +97,13 @@ def _texts(collect: Mapping[str, Any]) -> str:
     )
 
 
+WHAT_H_IS: Mapping[UnitSite, str] = {
+    "mlp": "h is the input of an MLP's down projection. A neuron's",
+    "attn": "h is the input of attention's output projection, the heads side by side, each of whose components is here called a "
+    "neuron. Its",
+}
+
+
 def _categories(data: RunData) -> str:
     collect, entry = data.facts("collect"), data.facts("categorize")
     if not entry or not collect:
@@ -104,7 +111,7 @@ def _categories(data: RunData) -> str:
     config = entry["config"]
     chosen = "given" if config["layers"] else "the paper's, or by the rule of select_bridge_layers"
     return (
-        f"h is the input of an MLP's down projection. A neuron's value in a language is "
+        f"{WHAT_H_IS[site_of(collect['model'])]} value in a language is "
         f"{POOLING[collect['config']['pooling']]}; it is active where its {ACTIVITY_TITLES[config['activity']]} is above "
         f"{_bar(config)}. Active in no language: dead; in one: language-specific; in all {len(entry['languages'])}: "
         f"all-shared; otherwise partial-shared. Bridge layers ({chosen}): {_listed(entry['bridge_layers'])}."

@@ -93,9 +93,8 @@ def find_folds(
         folds, expected = [Fold(parts[f"{found[0]}.weight"], axis)], width
     one = folds[0]
     if one.stored.shape[one.axis] != expected:
-        raise ExportError(
-            f"{one.stored.name} is {one.stored.shape}, but the factors are of {width} {'neurons' if site == 'mlp' else 'units'} a layer"
-        )
+        units = "neurons" if site == "mlp" else "units"
+        raise ExportError(f"{one.stored.name} is {one.stored.shape}, but the factors are of {width} {units} a layer")
     return folds
 
 

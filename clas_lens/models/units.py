@@ -102,7 +102,10 @@ def site_of(described: Mapping[str, Any]) -> UnitSite:
 
 def units_in_words(described: Mapping[str, Any], n: int) -> str:
     """What a layer has: "2048 neurons", or "4 heads x 256"."""
-    return f"{n} neurons" if site_of(described) == "mlp" else f"{described['n_heads']} heads x {described['d_head']}"
+    if site_of(described) == "mlp":
+        return f"{n} neurons"
+    heads = described.get("n_heads")
+    return f"{heads} heads x {n // heads}" if heads else f"{n} units of attention"
 
 
 def units_fact(described: Mapping[str, Any], n_layers: int, n: int) -> dict[str, str]:

@@ -267,6 +267,8 @@ def test_controls_act_at_the_same_site(llama, stats, clas):
     torch.testing.assert_close(magnitude, expected)
     drawn = cl.RescaleMasks.matched_random(clas, magnitude, seed=3)
     others = cl.RescaleMasks.other_categories(clas)
+    own = cl.baselines.Amplify(cl.categories.category_selection(clas.categories, LAYERS))
+    assert {site.kind for site in own.edits(llama, ["de"])} == {"attn"}
     for control in (drawn, others, cl.RescaleMasks.uniform(clas)):
         assert control.site == control.settings()["site"] == "attn"
         assert {site.kind for site in control.edits(llama, ["de"])} == {"attn"}
