@@ -99,8 +99,7 @@ def _texts(collect: Mapping[str, Any]) -> str:
 
 WHAT_H_IS: Mapping[UnitSite, str] = {
     "mlp": "h is the input of an MLP's down projection. A neuron's",
-    "attn": "h is the input of attention's output projection, the heads side by side, each of whose components is here called a "
-    "neuron. Its",
+    "attn": "h is the input of attention's output projection, the heads side by side; a component is called a neuron here. Its",
 }
 
 

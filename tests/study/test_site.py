@@ -57,8 +57,8 @@ def test_every_stage_is_at_its_site(run):
 def test_the_report_says_attention_and_draws_its_heads(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "5 layers of 4 heads x 8 units of attention, measured before its output projection" in page
-    assert "h is the input of attention's output projection" in page
-    assert "MLP" not in page.split("Methods")[-1].split("Software")[0]
+    assert "output projection, the heads side by side" in page
+    assert "MLP neurons" not in page
     figures = drawn_figures(RunData.open(run))
     assert figures["layer_distribution"].layout.title.text.replace("<br>", " ").startswith("Attention units by")
     assert figures["layer_distribution"].layout.yaxis.title.text == "units in the layer (%)"
