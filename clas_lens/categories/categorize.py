@@ -236,6 +236,18 @@ def categorize(
     return NeuronCategories(values > bar, stats.languages, threshold, activity, stats.model, stats.source(), quantile)
 
 
+def check_bridge_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
+    """These layers in order, if they can be steered in a model of so many: all but the last two.
+
+    Raises:
+        ValueError: a layer out of range, there twice or one of the last two, or none.
+    """
+    try:
+        return check_layers(layers, n_layers - 2)
+    except ValueError as error:
+        raise ValueError(f"bridge {error} (of {n_layers}; the last two are never taken)") from None
+
+
 def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None = None) -> tuple[int, ...]:
     """The layers to steer, near the output: the paper's for its two models, a rule for any other, or your own.
 
@@ -259,10 +271,7 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     if n_layers < 3:
         raise ValueError(f"no bridge layer in a model of {n_layers} layers: the last two are never taken")
     if layers is not None:
-        try:
-            return check_layers(layers, n_layers - 2)
-        except ValueError as error:
-            raise ValueError(f"bridge {error} (of {n_layers}; the last two are never taken)") from None
+        return check_bridge_layers(layers, n_layers)
     preset = paper_bridge_layers(n_layers, cats.n_neurons, cats.model.get("d_vocab", 0))
     if preset is not None and cats.site == "mlp":
         return preset
