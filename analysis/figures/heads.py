@@ -38,6 +38,7 @@ def head_distribution(
         shares, ("layer", "head", "category", "count", "percent"), "head_distribution", "NeuronCategories.by_head()"
     )
     n_layers, n_heads = int(shares["layer"].max()) + 1, int(shares["head"].max()) + 1
+    panel = max(110, 14 * n_heads)  # pixels high
     figure = make_subplots(
         rows=2,
         cols=2,
@@ -45,7 +46,7 @@ def head_distribution(
         shared_yaxes=True,
         subplot_titles=list(CATEGORY_COLOURS),
         horizontal_spacing=0.03,
-        vertical_spacing=0.12,
+        vertical_spacing=40 / (2 * panel + 110),
     )
     framed = check_layers(bridge_layers, n_layers) if len(bridge_layers) else ()
     for place, category in enumerate(CATEGORY_COLOURS):
@@ -75,7 +76,7 @@ def head_distribution(
         subtitle="; ".join(filter(None, facts)),
         dark=dark,
         width=PAGE,
-        height=240 + 2 * max(110, 14 * n_heads),
+        height=240 + 2 * panel,
         legend=False,
     )
     figure.update_layout(
