@@ -24,6 +24,7 @@ from analysis.tables.paper import PAPER_TASKS
 from analysis.tables.verdicts import verdict_view
 from analysis.tables.views import decision_view, results_view
 from clas_lens.artifacts import write_text
+from clas_lens.models.units import units_fact
 from clas_lens.study.tables import WITHOUT_TASK
 
 LEADS = {
@@ -92,7 +93,7 @@ def _facts(data: RunData) -> Facts:
     if collect:
         model = collect["model"]
         items += [
-            ("neurons", f"{model['n_layers']} layers of {model['n_neurons']:,}"),
+            *units_fact(model, model["n_layers"], model["n_neurons"]).items(),
             ("languages", f"{len(collect['languages'])}: {' '.join(collect['languages'])}"),
             ("corpus", f"{collect['config']['corpus']}, {len(collect['examples'])} texts a language"),
             ("tokens measured", f"{sum(collect['n_tokens'].values()):,}"),

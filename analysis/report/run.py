@@ -14,6 +14,7 @@ from analysis.style.numbers import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.given import given_path
+from clas_lens.models.units import site_of
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.pairs import facts_of_rows
@@ -21,6 +22,7 @@ from clas_lens.study.folder import RunFolder
 from clas_lens.study.tables import KIND as REPORT_KIND
 from clas_lens.study.tables import WITHOUT_TASK
 from clas_lens.tasks.known import TASKS
+from clas_lens.vocabulary import UnitSite
 
 # What a language's gain is set against, by column of `RunData.relations`; `RunData.measures` names the anchor in them.
 MEASURES = {
@@ -75,6 +77,11 @@ class RunData:
     @property
     def model(self) -> str:
         return str(self.facts("collect").get("model", {}).get("name", "model"))
+
+    @property
+    def site(self) -> UnitSite:
+        """Whose units were measured."""
+        return site_of(self.facts("collect").get("model", {}))
 
     @property
     def bridge_layers(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, cat
 from clas_lens.corpus.arguments import given_model
 from clas_lens.models.hooking import HeldExit, HookBlock, HookFunction, WithHold, hooked
 from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, pattern_name
+from clas_lens.models.units import flat
 from clas_lens.steering.intervention import Edit, Intervention, SteeringError, given_intervention
 from clas_lens.steering.prompt_strengths import PromptStrengths, unsteered_first
 from clas_lens.vocabulary import Positions
@@ -123,10 +124,12 @@ class Steering:
             if self._strengths is not None:
                 self._strengths.now(self._examples_of(len(rows)), continues=self._continues_cache)
             self.fired[site] += 1
+            units = flat(activation)
             if self._positions in ("last", "prompt_last"):
-                last = edit(activation[:, -1:], rows)
-                return cat([activation[:, :-1], last], dim=1)
-            return edit(activation, rows)
+                changed = cat([units[:, :-1], edit(units[:, -1:], rows)], dim=1)
+            else:
+                changed = edit(units, rows)
+            return activation if changed is units else changed.reshape(activation.shape)
 
         return hook
 

@@ -68,13 +68,15 @@ def plan_study(config: StudyConfig) -> pd.DataFrame:
 
 
 def _shape(config: StudyConfig) -> tuple[int, float]:
-    """Neurons of the model, and the share of its layers from the first bridge layer on; a guess for an unknown model."""
-    preset = PRESETS.get(config.collect.model)
+    """Neurons of the model (0 where unknown, as for attention), and the share of its layers from the first bridge layer on;
+    a guess for an unknown model.
+    """
+    preset, of_neurons = PRESETS.get(config.collect.model), config.collect.site == "mlp"
     if preset is None:
         return 0, 0.25
     n_layers, n_neurons, _ = preset.signature
-    layers = config.categorize.layers or preset.bridge_layers
-    return n_layers * n_neurons, 1 - min(layers) / n_layers if layers else 0.25
+    layers = config.categorize.layers or (preset.bridge_layers if of_neurons else None)
+    return of_neurons * n_layers * n_neurons, 1 - min(layers) / n_layers if layers else 0.25
 
 
 def _corpus(config: StudyConfig) -> tuple[int, int]:
@@ -91,7 +93,7 @@ def _collect(config: StudyConfig) -> Step:
     passes = languages * texts
     return Step(
         "collect",
-        what if neurons else f"{what}; disk unknown for this model",
+        what if neurons else f"{what}; disk unknown for this {'model' if config.collect.site == 'mlp' else 'site'}",
         passes,
         passes * CORPORA[config.collect.corpus][2],
         languages * neurons * BYTES_A_NEURON,

@@ -187,9 +187,9 @@ def _read_neuron(tables: _Tables, run: Run, clas: Clas, read: ParallelCorpus) ->
     tables.write(
         "neuron_activations",
         content_key(run.statistics.source(), clas.fingerprint(), layer, neuron, texts, limit),
-        lambda: neuron_activations(run.model, corpus, layer, neuron, intervention=clas, **_reading(run)).assign(
-            layer=layer, neuron=neuron
-        ),
+        lambda: neuron_activations(
+            run.model, corpus, layer, neuron, intervention=clas, site=clas.site, **_reading(run)
+        ).assign(layer=layer, neuron=neuron),
     )
 
 
