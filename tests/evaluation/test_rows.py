@@ -8,6 +8,7 @@ from importlib import import_module
 import pandas as pd
 import pytest
 import torch
+from tiny import BACKEND
 
 import clas_lens as cl
 from clas_lens.evaluation.answers import _Watched, answer_item
@@ -74,10 +75,10 @@ def test_english_is_bit_identical_and_german_is_not(model, xnli, clas):
 
 
 def test_probabilities_against_the_plain_hugging_face_model(lens_models, hf_models, xnli):
-    rows = evaluate(lens_models["qwen2", "hooked"], xnli, batch_size=3, **QUIET)
-    hf, tokenizer = hf_models["qwen2"], lens_models["qwen2", "hooked"].tokenizer
+    rows = evaluate(lens_models["qwen2", BACKEND], xnli, batch_size=3, **QUIET)
+    hf, tokenizer = hf_models["qwen2"], lens_models["qwen2", BACKEND].tokenizer
     digits = [tokenizer(digit, add_special_tokens=False)["input_ids"][0] for digit in "012"]
-    prompts = xnli.prompts(lens_models["qwen2", "hooked"], "de")
+    prompts = xnli.prompts(lens_models["qwen2", BACKEND], "de")
     found = rows[rows["language"] == "de"].reset_index(drop=True)
     for place, prompt in enumerate(prompts):
         with torch.no_grad():

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from tiny import assert_no_hooks, logits
+from tiny import BACKEND, assert_no_hooks, logits
 
 import clas_lens as cl
 from clas_lens.models.hooking import hooked, refuse_compiled
@@ -86,7 +86,7 @@ def interrupted(run, at):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of blocks interrupted before `with`
 def test_an_interrupt_anywhere_ends_the_steering(lens_models, clas):
     """Nothing is steered while the interrupt is still held (Jupyter holds the last error); once it is gone, no hook is left."""
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     points = [model.blocks[layer].mlp.hook_post for layer in clas.layers]
     values, at, hit = torch.ones(1, 2, model.cfg.d_mlp), 0, True
     while hit:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny import BACKENDS, FAMILIES, assert_no_hooks, tiny_hf_model, tiny_tokenizer
+from tiny import BACKEND, BACKENDS, FAMILIES, assert_no_hooks, needs_hooked, tiny_hf_model, tiny_tokenizer
 from transformers import CohereConfig, CohereForCausalLM
 
 import clas_lens as cl
@@ -66,7 +66,7 @@ def test_what_differs_is_named_by_its_place(where):
 
 
 def test_wrong_positions_of_padded_rows_are_seen(lens_models, hf_models, monkeypatch):
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     reference = take_reference(hf_models["llama"])
     check_parity(model, reference)
     monkeypatch.setattr("clas_lens.models.probe._left_padded", unmasked(reference))
@@ -111,6 +111,7 @@ def test_a_loaded_model_has_no_hooks_and_the_object_is_as_it_was(backend):
     assert any(p.data_ptr() in shared for p in model.parameters())
 
 
+@needs_hooked
 def test_objects_of_transformer_lens_are_recorded_as_unchecked():
     from clas_lens.models.hooked import to_hooked_transformer
 

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from tiny import BACKENDS, needs_hooked
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import clas_lens as cl
@@ -86,6 +86,8 @@ def plain_mlp_model(backend, folder, tokenizer):
     """A random model whose MLPs have no gate."""
     shape = {"n_layers": 3, "d_model": 32, "n_ctx": 512, "d_head": 8, "d_mlp": 48, "d_vocab": 600}
     if backend == "hooked":
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+
         cfg = HookedTransformerConfig(**shape, act_fn="gelu_new", model_name="plain", seed=0, device="cpu")
         return HookedTransformer(cfg, tokenizer, default_padding_side="left")
     torch.manual_seed(0)
@@ -95,7 +97,7 @@ def plain_mlp_model(backend, folder, tokenizer):
     return cl.load_model(folder, backend="bridge", device="cpu")
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_mlp_without_a_gate(folders, tmp_path, small_corpus, backend):
     """Its pre-activation counts as the gate, so act(gate) is h."""
     model = plain_mlp_model(backend, tmp_path / "gpt2", AutoTokenizer.from_pretrained(folders["llama"]))
@@ -121,13 +123,14 @@ def test_batches_padding_and_backends_change_nothing(each_model, small_corpus):
     assert_same(collect(each_model, corpus, batch_size=5, padding_side="right"), one_by_one)
 
 
+@needs_hooked
 def test_both_backends_agree(lens_models, small_corpus):
     hooked, bridge = (collect(lens_models["gemma3", backend], small_corpus) for backend in ("hooked", "bridge"))
     assert_same(hooked, bridge)
     assert hooked.model["neurons"] == bridge.model["neurons"]
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_gate_is_the_same_whether_its_nonlinearity_is_seen_or_computed_again(
     lens_models, small_corpus, backend, monkeypatch
 ):
@@ -139,6 +142,7 @@ def test_the_gate_is_the_same_whether_its_nonlinearity_is_seen_or_computed_again
     assert_same(seen, collect(model, small_corpus), atol=1e-7, rtol=1e-6)
 
 
+@needs_hooked
 def test_the_nonlinearity_is_put_back(llama, small_corpus):
     before = [block.mlp.act_fn for block in llama.blocks]
     collect(llama, small_corpus.take(range(2)))
@@ -283,8 +287,9 @@ def test_a_mapping_of_texts_is_taken_for_a_corpus(llama, small_corpus):
     assert torch.equal(collect(llama, texts).mean, collect(llama, cl.ParallelCorpus.from_texts(texts)).mean)
 
 
+@needs_hooked
 def test_a_model_without_tokenizer_says_what_to_do(hf_models, small_corpus):
-    from clas_lens.models.hooked import to_hooked_transformer
+    from clas_lens.models.hooked import to_hooked_transformer  # a bridge has one
 
     with pytest.raises(ValueError, match="has no tokenizer"):
         collect(to_hooked_transformer(hf_models["llama"], None, name="x"), small_corpus)

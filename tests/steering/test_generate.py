@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import tiny_hf_model, tiny_tokenizer
+from tiny import BACKENDS, tiny_hf_model, tiny_tokenizer
 
 import clas_lens as cl
 from clas_lens.corpus.tokens import tokenize
@@ -137,7 +137,7 @@ def test_counts_of_new_tokens(count):
         check_count("max_new_tokens", count)
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("saved", [False, True], ids=["object", "folder"])
 def test_the_end_tokens_of_the_generation_config_end_answers(tmp_path, backend, saved):
     tokenizer = tiny_tokenizer(bos=False)

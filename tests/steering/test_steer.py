@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tiny import logits
+from tiny import BACKEND, BACKENDS, logits
 
 import clas_lens as cl
 from clas_lens.models.sites import post_name
@@ -205,7 +205,7 @@ def test_generated_positions(model, small_cats, tokens):
         logits(model, prompt)
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_bfloat16_models(folders, small_corpus, tokens, family, backend):
     model = cl.load_model(folders[family], dtype=torch.bfloat16, backend=backend)
@@ -323,7 +323,7 @@ def test_empty_masks_are_refused(small_cats):
 
 
 def test_categories_of_another_model_are_refused(lens_models, clas):
-    other_weights = lens_models["qwen2", "hooked"]
+    other_weights = lens_models["qwen2", BACKEND]
     with (
         pytest.raises(cl.SteeringError, match=r"'tiny-llama' with other weights than 'tiny-qwen2'"),
         cl.steer(other_weights, clas, language="de"),
@@ -337,7 +337,7 @@ def test_categories_of_another_shape_are_refused(lens_models, small_cats):
     cats = NeuronCategories(small_cats.active[:, :4], small_cats.languages, model={"name": "shallow"})
     with (
         pytest.raises(cl.SteeringError, match="'shallow' with 4 layers x 48 neurons; 'tiny-llama' has 5 x 48"),
-        cl.steer(lens_models["llama", "hooked"], cl.Clas(cats, layers=(1,)), language="de"),
+        cl.steer(lens_models["llama", BACKEND], cl.Clas(cats, layers=(1,)), language="de"),
     ):
         pass
 
