@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 Kind = TypeVar("Kind")
+Word = TypeVar("Word", bound=str)
 
 LONGEST = 255  # bytes of a file's name
 
@@ -119,10 +120,15 @@ def given_whole(name: str, value: Any, *, least: int = 0, most: int | None = Non
     return int(scalar)
 
 
-def given_word(name: str, value: object, available: Sequence[str], *, error: type[ValueError] = ValueError) -> None:
-    """Raise `ValueError` (or `error`) unless the value is one of the words that are available."""
+def given_word(name: str, value: Word, available: Sequence[str], *, error: type[ValueError] = ValueError) -> Word:
+    """One of the words that are available.
+
+    Raises:
+        ValueError: (or `error`) another word, or no word.
+    """
     if not isinstance(value, str) or value not in available:
         raise error(f"unknown {name} {value!r}; available: {', '.join(available)}")
+    return value
 
 
 def given_path(name: str, value: Any, *, error: type[ValueError] = ValueError) -> Path:

@@ -115,14 +115,3 @@ def check_anchor(anchor: str, languages: Iterable[str]) -> str:
             "means nothing. Leave it out, or make it the anchor."
         )
     return anchor
-
-
-def check_count(what: str, value: Any, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least` (numpy's are, True is not).
-
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
-        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    return int(value)

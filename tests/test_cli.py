@@ -60,7 +60,7 @@ def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
     assert main(command) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     for home, name in (
-        ("statistics.collect", "run_layers"),
+        ("corpus.reading", "run_layers"),
         ("representations.effects", "_forward"),
         ("evaluation.passes", "make_decoder"),
     ):
@@ -69,6 +69,7 @@ def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
     after = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     assert {path.name for path in before if after[path] != before[path]} <= {
         "layer_shares.parquet",
+        "xquad_comparison.parquet",
         "xquad_rows.parquet",
     }
 
@@ -155,7 +156,8 @@ def test_demo_on_languages_that_are_not_bundled(folders, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path / "run"), "--max-new-tokens", "2"]) == 0
     assert pd.read_parquet(tmp_path / "run" / "tables" / "effects.parquet")["n_texts"].tolist() == [2, 2]
     assert main([*command, "--out", str(tmp_path / "again"), "--anchor", "fr"]) == 1
-    assert "the anchor 'fr' is not among the corpus's languages: en, nl" in capsys.readouterr().err
+    assert "the anchor 'fr' is not among the languages: en, nl" in capsys.readouterr().err
+    assert not (tmp_path / "again" / "statistics").exists()  # refused before anything is measured
 
 
 def test_bad_options_exit_with_usage(capsys):

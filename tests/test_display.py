@@ -97,7 +97,8 @@ def test_names_are_escaped(small_stats, small_cats):
 def test_small_for_any_size():
     generator = torch.Generator().manual_seed(0)
     active = torch.rand(120, 126, 30, generator=generator) > 0.5
-    cats = NeuronCategories(active, tuple(f"l{i:03}" for i in range(120)), model={"name": "m" * 5000})
+    languages = ("en", *(f"en-{i:03}" for i in range(1, 120)))
+    cats = NeuronCategories(active, languages, model={"name": "m" * 5000})
     clas = cl.Clas(cats, layers=tuple(range(126)))
     texts = {code: ["x" * 100_000] for code in cl.ParallelCorpus.bundled().languages}
     for shown in (cats, clas, cl.ParallelCorpus.from_texts(texts, name="n" * 9000)):

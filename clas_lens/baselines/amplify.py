@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
+from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import rescale_edits
@@ -18,7 +19,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_neurons,
 )
 from clas_lens.vocabulary import Missing, Positions, check_language
@@ -54,7 +54,7 @@ class Amplify(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("missing", self.missing, get_args(Missing))
+        given_word("missing", self.missing, get_args(Missing), error=SteeringError)
         if not any(self.selection.of(code).any() for code in self.selection.languages if code != self.anchor):
             raise SteeringError(f"nothing to amplify: no neuron of any language but {self.anchor!r}")
 

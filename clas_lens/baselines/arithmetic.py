@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
+from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site, up_name
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import LanguageTable
@@ -17,7 +18,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_neurons,
     strength,
 )
@@ -61,7 +61,7 @@ class LanguageArithmetics(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("toward", self.toward, get_args(Toward))
+        given_word("toward", self.toward, get_args(Toward), error=SteeringError)
         if self.means.shape != self.selection.masks.shape or not self.means.isfinite().all():
             raise SteeringError(
                 f"a finite mean a neuron and language is needed: {tuple(self.means.shape)} means for "

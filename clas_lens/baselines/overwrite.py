@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
-from clas_lens.given import given, given_number
+from clas_lens.given import given, given_number, given_word
 from clas_lens.models.sites import LensModel, Site, check_layers, up_name
 from clas_lens.statistics.histogram import quantile
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -21,7 +21,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_neurons,
 )
 from clas_lens.vocabulary import Missing, MlpSite, Positions, Quantity, Statistic, check_language
@@ -67,7 +66,7 @@ class Overwrite(SavedIntervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, choices in (("site", MlpSite), ("missing", Missing)):
-            check_choice(name, getattr(self, name), get_args(choices))
+            given_word(name, getattr(self, name), get_args(choices), error=SteeringError)
         if self.layers is not None:
             object.__setattr__(self, "layers", check_layers(self.layers, self.selection.n_layers, error=SteeringError))
         if self.constants.shape != self.selection.masks.shape:

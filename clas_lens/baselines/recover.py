@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clas_lens.baselines.arithmetic import Toward
 from clas_lens.baselines.vectors import measured_on
+from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
 from clas_lens.saved import SAVED_ONLY
@@ -19,7 +20,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_weights,
 )
 from clas_lens.vocabulary import Positions, check_language
@@ -63,7 +63,7 @@ class Recover(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("toward", self.toward, get_args(Toward))
+        given_word("toward", self.toward, get_args(Toward), error=SteeringError)
         if (len(self.languages), len(self.layers)) != self.vectors.shape[:2] or not self.vectors.isfinite().all():
             raise SteeringError(
                 f"{len(self.languages)} languages and {len(self.layers)} layers need as many finite vectors, "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
-from clas_lens.given import given, given_number
+from clas_lens.given import given, given_number, given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
 from clas_lens.saved import SAVED_ONLY
@@ -20,7 +20,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_weights,
 )
 from clas_lens.vocabulary import Blend, Positions, check_language
@@ -161,7 +160,7 @@ class Incline(ResidualIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("blend", self.blend, get_args(Blend))
+        given_word("blend", self.blend, get_args(Blend), error=SteeringError)
 
     @classmethod
     def fit(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categories_of, categorize
-from clas_lens.corpus.arguments import check_bare, given_choice, given_corpus, given_count, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -26,7 +26,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given, given_number
+from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.models.sites import HookFunction, LensModel, check_layers, check_mlp_hooks, hooked, post_name
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import Activity
@@ -151,8 +151,11 @@ def instance_shares(
         Tidy: layer, category (label), percent (mean over examples, 0 to 100).
     """
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
-    last = given_choice("position", position, ("last", "mean")) == "last"
+    batch_size, max_tokens = (
+        given_whole("batch_size", batch_size, least=1),
+        given_whole("max_tokens", max_tokens, least=1),
+    )
+    last = given_word("position", position, ("last", "mean")) == "last"
     check_mlp_hooks(model)
     check_bare(model, "instance_shares", kept=False)
     if len(corpus.languages) < 2:

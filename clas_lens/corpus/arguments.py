@@ -1,17 +1,14 @@
 """What functions that read texts are given, checked at their door: each refusal is one line that says what to do."""
 
-from collections.abc import Mapping, Sequence
-from operator import index
-from typing import TypeVar
+from collections.abc import Mapping
 
 from torch.nn import Module
 from transformers import PreTrainedModel
 
 from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.given import named
 from clas_lens.models.hooking import function_of
 from clas_lens.models.sites import LensModel
-
-Choice = TypeVar("Choice", bound=str)
 
 # Hook functions from here change activations; `steer` attaches them.
 STEERING = "clas_lens.steering."
@@ -32,7 +29,7 @@ def given_model(model: object) -> LensModel:
     if isinstance(getattr(model, "_orig_mod", None), Module):
         raise ValueError("a compiled model does not run its hooks; give the model that torch.compile was given")
     raise ValueError(
-        f"a HookedTransformer or TransformerBridge is needed, got {_named(model)}; load_model(...) gives one"
+        f"a HookedTransformer or TransformerBridge is needed, got {named(model)}; load_model(...) gives one"
     )
 
 
@@ -48,35 +45,9 @@ def given_corpus(corpus: object) -> ParallelCorpus:
     if isinstance(corpus, Mapping):
         return ParallelCorpus.from_texts(corpus)
     raise ValueError(
-        f"a ParallelCorpus is needed, got {_named(corpus)}; "
+        f"a ParallelCorpus is needed, got {named(corpus)}; "
         'ParallelCorpus.from_texts({"en": [...], "de": [...]}) makes one of lists of texts'
     )
-
-
-def given_count(name: str, value: object) -> int:
-    """A whole number of at least 1.
-
-    Raises:
-        ValueError: another number, or no number.
-    """
-    try:
-        number = index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}")
-    return number
-
-
-def given_choice(name: str, value: Choice, available: Sequence[str]) -> Choice:
-    """One of the words that are available.
-
-    Raises:
-        ValueError: another.
-    """
-    if value not in available:
-        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(available)}")
-    return value
 
 
 def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
@@ -97,9 +68,3 @@ def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
             f"the model has hooks of yours (at {hooks[0][0]!r}), and files cannot say what they do: "
             f"call {what} without out=, or remove them"
         )
-
-
-def _named(value: object) -> str:
-    """The type, and the value where it is short."""
-    shown = repr(value) if isinstance(value, str | int | float | None) else ""
-    return f"{type(value).__name__} {shown if len(shown) <= 40 else ''}".strip() if value is not None else "None"

@@ -14,7 +14,8 @@ from clas_lens.corpus.checks import CorpusError, fields_fault, id_fault, listed_
 from clas_lens.corpus.content import text_hash
 from clas_lens.corpus.sources import Columns, agreed_ids, json_rows, load_columns, numbered_lines
 from clas_lens.display import bars, card, listed, shortened
-from clas_lens.vocabulary import OnBad, check_count, check_language, check_languages
+from clas_lens.given import given_whole
+from clas_lens.vocabulary import OnBad, check_language, check_languages
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class ParallelCorpus:
         Raises:
             CorpusError: more asked for than there are examples (or groups).
         """
-        check_count(f"{self.name}: n", n)
+        given_whole(f"{self.name}: n", n, least=1)
         rng = random.Random(seed)
         if self.groups is None:
             pools = [[row] for row in range(len(self))]

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.checks import listed_values, text_fault
-from clas_lens.vocabulary import PaddingSide, check_count
+from clas_lens.given import given_whole
+from clas_lens.vocabulary import PaddingSide
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
 CPU_BATCH_TOKENS = 1536
@@ -94,7 +95,7 @@ def tokenize(
         ValueError: a text without a single token, or what is no text.
     """
     prefix = bos_prefix(tokenizer)
-    if max_tokens is not None and check_count("max_tokens", max_tokens) <= len(prefix):
+    if max_tokens is not None and given_whole("max_tokens", max_tokens, least=1) <= len(prefix):
         raise ValueError(f"max_tokens={max_tokens} leaves no room for content after {len(prefix)} BOS token(s)")
     given = listed_values("texts", texts)
     for position, text in enumerate(given):
@@ -131,7 +132,7 @@ def length_batches(lengths: Sequence[int], batch_size: int, *, max_tokens: int |
         batch_size: rows a batch, at most.
         max_tokens: padded tokens a batch, at most (a single longer text is a batch of its own).
     """
-    check_count("batch_size", batch_size)
+    given_whole("batch_size", batch_size, least=1)
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         full = not batches or len(batches[-1]) == batch_size

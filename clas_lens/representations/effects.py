@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from clas_lens.artifacts import content_key, keep, remembered_table
 from clas_lens.categories.browser import check_neuron
-from clas_lens.corpus.arguments import check_bare, given_corpus, given_count, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -27,7 +27,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given, given_path
+from clas_lens.given import given, given_path, given_whole
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, check_layers, hooked, last_logits, post_name
 from clas_lens.representations.sentences import Representations, check_steers_texts, unread_representations
@@ -75,7 +75,10 @@ def measure_effects(
         if folder is not None:
             given_path(name, folder)
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    batch_size, max_tokens = (
+        given_whole("batch_size", batch_size, least=1),
+        given_whole("max_tokens", max_tokens, least=1),
+    )
     given(clas, Clas, "measure_effects needs a Clas", "Clas(categories, layers=...)")
     if clas.anchor not in corpus.languages:
         raise ValueError(
@@ -173,7 +176,10 @@ def neuron_activations(
         Tidy: language, example (id), when ("before", and "after" if there is an intervention), value.
     """
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
+    batch_size, max_tokens = (
+        given_whole("batch_size", batch_size, least=1),
+        given_whole("max_tokens", max_tokens, least=1),
+    )
     check_neuron(model, layer, neuron)
     if intervention is not None:
         check_steers_texts(intervention)

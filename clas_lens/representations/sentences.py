@@ -21,7 +21,7 @@ from clas_lens.artifacts import (
     remembered,
     tensor_fingerprint,
 )
-from clas_lens.corpus.arguments import check_bare, given_choice, given_corpus, given_count, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -36,7 +36,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenizedTexts
-from clas_lens.given import given_path
+from clas_lens.given import given_path, given_whole, given_word
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, check_layers
 from clas_lens.statistics.files import check_language_of, language_path
@@ -233,9 +233,12 @@ def collect_representations(
     if out is not None:
         given_path("out", out)
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
-    pool = given_choice("pool", pool, get_args(Pool))
-    site = given_choice("site", site, get_args(ReadSite))
+    batch_size, max_tokens = (
+        given_whole("batch_size", batch_size, least=1),
+        given_whole("max_tokens", max_tokens, least=1),
+    )
+    pool = given_word("pool", pool, get_args(Pool))
+    site = given_word("site", site, get_args(ReadSite))
     chosen = check_layers(layers, model.cfg.n_layers)
     if intervention is not None:
         check_steers_texts(intervention)

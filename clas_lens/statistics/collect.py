@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.artifacts import content_key, keep, provenance, remembered
-from clas_lens.corpus.arguments import check_bare, given_choice, given_corpus, given_count, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -25,7 +25,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given_path
+from clas_lens.given import given_path, given_whole, given_word
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import (
     LensModel,
@@ -81,9 +81,12 @@ def collect_statistics(
     if out is not None:
         given_path("out", out)
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = given_count("batch_size", batch_size), given_count("max_tokens", max_tokens)
-    pooling = given_choice("pooling", pooling, get_args(Pooling))
-    side = given_choice("padding_side", padding_side, get_args(PaddingSide))
+    batch_size, max_tokens = (
+        given_whole("batch_size", batch_size, least=1),
+        given_whole("max_tokens", max_tokens, least=1),
+    )
+    pooling = given_word("pooling", pooling, get_args(Pooling))
+    side = given_word("padding_side", padding_side, get_args(PaddingSide))
     check_mlp_hooks(model)
     check_bare(model, "collect_statistics", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.display import bands, card, listed
+from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site, check_layers
 from clas_lens.steering.edits import rescale_edits
 from clas_lens.steering.intervention import (
@@ -20,7 +21,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_choice,
     check_neurons,
     strength,
 )
@@ -144,7 +144,7 @@ class Clas(Rescaling):
         if not isinstance(self.categories, NeuronCategories):
             found = type(self.categories).__name__
             raise SteeringError(f"categories must be NeuronCategories, got {found}: categorize(statistics) makes them")
-        check_choice("specific", self.specific, get_args(Specific))
+        given_word("specific", self.specific, get_args(Specific), error=SteeringError)
         super().__post_init__()
         if self.anchor not in self.categories.languages:
             raise SteeringError(

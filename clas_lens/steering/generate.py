@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, tokenize
+from clas_lens.given import given_whole
 from clas_lens.models.decoding import Decoder, make_decoder
 from clas_lens.models.sites import LensModel, device_of
 from clas_lens.steering.steer import steerings_on
-from clas_lens.vocabulary import check_count
 
 Prompt: TypeAlias = str | Sequence[int]
 
@@ -73,8 +73,8 @@ def generate_tokens(
         ValueError: no prompts, an empty prompt, or a prompt that leaves no room for new tokens in the model's context.
     """
     given_model(model)
-    check_count("max_new_tokens", max_new_tokens)
-    check_count("batch_size", batch_size)
+    given_whole("max_new_tokens", max_new_tokens, least=1)
+    given_whole("batch_size", batch_size, least=1)
     ids = prompt_ids(model, prompts)
     longest = max(len(row) for row in ids)
     if longest + max_new_tokens > model.cfg.n_ctx:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, get_args, runtime_checkabl
 from jaxtyping import Float
 from torch import Tensor
 
-from clas_lens.given import given_path, named
+from clas_lens.given import given_path, given_word, named
 from clas_lens.models.identity import neuron_fingerprint
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.saved import SAVED_ONLY, Saved
@@ -117,7 +117,7 @@ class SavedIntervention(Saved):
             if hasattr(self, name):
                 object.__setattr__(self, name, strength(name, getattr(self, name)))
         check_language(getattr(self, "anchor", "en"))
-        check_choice("positions", getattr(self, "positions", "all"), get_args(Positions))
+        given_word("positions", getattr(self, "positions", "all"), get_args(Positions), error=SteeringError)
         if isinstance(self.tuned_on, str) or not isinstance(self.tuned_on, Iterable):
             raise SteeringError(f"tuned_on must be keys of examples, got {self.tuned_on!r}")
         object.__setattr__(self, "tuned_on", frozenset(self.tuned_on))
@@ -161,12 +161,6 @@ def given_intervention(value: Any) -> Intervention:
         how = "Clas(categories, layers=...) makes one"
         raise SteeringError(f"an intervention is needed, got {named(value)}: {how}")
     return value
-
-
-def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    """Raise `SteeringError` for a value that is not one of those allowed."""
-    if value not in allowed:
-        raise SteeringError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int, n_neurons: int) -> None:

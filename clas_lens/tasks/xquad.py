@@ -11,6 +11,7 @@ from clas_lens.corpus.sources import Columns, load_columns
 from clas_lens.corpus.splits import SHARES, split_articles, split_units, xquad_articles
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.display import shortened
+from clas_lens.given import given_whole
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.generate import first_line, greedy
@@ -28,7 +29,7 @@ from clas_lens.tasks.base import (
 )
 from clas_lens.tasks.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, encode_prompt, xquad_prompt
 from clas_lens.tasks.scores import f1_segmented, squad_em, squad_f1
-from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use, check_count
+from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class XQuAD(ParallelTask):
     def __post_init__(self) -> None:
         if self.part not in (None, *SHARES):
             raise TaskError(f"xquad: no part {self.part!r}; available: {', '.join(SHARES)}, or None for all")
-        check_count("xquad: max_new_tokens", self.max_new_tokens)
+        given_whole("xquad: max_new_tokens", self.max_new_tokens, least=1)
         languages = checked_languages(self.name, self.languages)
         if self.source == "bundled":
             loaded = _bundled(languages)

@@ -113,7 +113,7 @@ def test_sadi_needs_last_tokens(small_stats):
 def test_what_is_refused(small_stats, selection, llama, tokens):
     with pytest.raises(cl.SteeringError, match="the very neurons that d would switch off"):
         LanguageArithmetics.of(small_stats, selection, toward="own")
-    with pytest.raises(cl.SteeringError, match="toward must be one of anchor, own; got 'there'"):
+    with pytest.raises(cl.SteeringError, match="unknown toward 'there'; available: anchor, own"):
         replace(LanguageArithmetics.of(small_stats, selection), toward="there")
     none = NeuronSelection(torch.zeros(2, 5, 48, dtype=torch.bool), ("en", "de"), "mine")
     with pytest.raises(cl.SteeringError, match="nothing to amplify"):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import clas_lens as cl
-from clas_lens.corpus.arguments import given_choice, given_corpus, given_count, given_model
+from clas_lens.corpus.arguments import given_corpus, given_model
 from clas_lens.corpus.reading import (
     in_corpus_order,
     in_one_pass,
@@ -18,6 +18,7 @@ from clas_lens.corpus.reading import (
     readings,
     tokenize_corpus,
 )
+from clas_lens.given import given_whole, given_word
 from clas_lens.models.sites import residual_name
 
 TEXTS = {"en": ["a b c d e", "a", "a b c"], "de": ["x", "x y z x y z", "x y"]}
@@ -113,7 +114,7 @@ def test_a_corpus_of_another_kind_says_how_to_make_one(small_stats, small_corpus
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, "4", None, True, [3], float("nan")])
 def test_sizes_are_whole_numbers(llama, small_corpus, value):
-    assert given_count("batch_size", torch.tensor(3)) == 3
+    assert given_whole("batch_size", torch.tensor(3), least=1) == 3
     collect = inspect.unwrap(cl.collect_statistics)
     for name in ("batch_size", "max_tokens"):
         with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1; got"):
@@ -121,6 +122,6 @@ def test_sizes_are_whole_numbers(llama, small_corpus, value):
 
 
 def test_choices_name_what_is_available():
-    assert given_choice("pooling", "last", ("mean", "last")) == "last"
+    assert given_word("pooling", "last", ("mean", "last")) == "last"
     with pytest.raises(ValueError, match="unknown pooling 'x'; available: mean, last"):
-        given_choice("pooling", "x", ("mean", "last"))
+        given_word("pooling", "x", ("mean", "last"))

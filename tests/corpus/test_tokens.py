@@ -71,7 +71,7 @@ def test_batches_keep_to_a_token_budget(lengths, budget):
 
 
 def test_batch_size_must_be_positive():
-    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number, at least 1; got 0"):
         length_batches([1], 0)
 
 

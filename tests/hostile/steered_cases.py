@@ -71,8 +71,8 @@ STEERING = [
     ],
     *refused("Clas: anchor", "anchor", lambda w, x: _clas(w, anchor=x), ["fr"]),
     *refused("Clas: anchor", "language", lambda w, x: _clas(w, anchor=x), ["", None, 5, "EN", ["en"]]),
-    *refused("Clas: positions", "must be one of all", lambda w, x: _clas(w, positions=x), ["x", None, ["all"]]),
-    *refused("Clas: specific", "must be one of union", lambda w, x: _clas(w, specific=x), ["x", None, ["union"]]),
+    *refused("Clas: positions", "available: all", lambda w, x: _clas(w, positions=x), ["x", None, ["all"]]),
+    *refused("Clas: specific", "available: union", lambda w, x: _clas(w, specific=x), ["x", None, ["union"]]),
     *misused(
         "steer: model", "load_model", lambda w, x: _steer(w, model=x), f"{MODELS}, a Hugging Face model, categories"
     ),
@@ -160,7 +160,7 @@ BASELINES = [
         lambda w, x: _int_mu(w, statistic="percentile", percentile=x),
         [NAN, 101, "5", -1],
     ),
-    *refused("int_mu: site", "must be one of gate", lambda w, x: _int_mu(w, site=x), ["x", None]),
+    *refused("int_mu: site", "available: gate", lambda w, x: _int_mu(w, site=x), ["x", None]),
     *refused("int_mu: anchor", "anchor 'fr'", lambda w, x: _int_mu(w, anchor=x), ["fr"]),
     *misused(
         "DiffMean",

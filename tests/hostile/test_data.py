@@ -294,7 +294,7 @@ def test_from_texts_reads_what_can_be_gone_through():
         (lambda c: c.take([5]), "no row 5"),
         (lambda c: c.take([-1]), "no row -1"),
         (lambda c: c.take([]), "no examples"),
-        (lambda c: c.sample(0), "whole number of at least 1, got 0"),
+        (lambda c: c.sample(0), "whole number, at least 1; got 0"),
         (lambda c: c.sample(3), "asked for 3 samples of 2"),
         (lambda c: c["en-US"], "no language 'en-US'"),
         (lambda c: Corpus.bundled("en,de"), r"must be a list such as \['en', 'de'\], got 'en,de'"),

@@ -9,9 +9,9 @@ from tiny import BACKENDS, tiny_hf_model, tiny_tokenizer
 
 import clas_lens as cl
 from clas_lens.corpus.tokens import tokenize
+from clas_lens.given import given_whole
 from clas_lens.models.decoding import Decoder
 from clas_lens.steering.generate import checked_prompts, end_token_ids, generate_tokens
-from clas_lens.vocabulary import check_count
 
 N = 10
 
@@ -133,8 +133,8 @@ def test_what_is_no_list_of_prompts(prompts, message):
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, None, "3", True])
 def test_counts_of_new_tokens(count):
-    with pytest.raises(ValueError, match="max_new_tokens must be a whole number of at least 1"):
-        check_count("max_new_tokens", count)
+    with pytest.raises(ValueError, match="max_new_tokens must be a whole number, at least 1"):
+        given_whole("max_new_tokens", count, least=1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
