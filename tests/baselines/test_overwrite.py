@@ -327,7 +327,7 @@ def test_generated_positions_leave_the_prompt(model, stats, selection, tokens):
 
 def test_gradients_flow_through(llama, stats, selection, tokens):
     overwrite = Overwrite.int_mu(stats, selection, alpha=0.5)
-    weight = llama.blocks[0].mlp.W_in.requires_grad_(True)
+    weight = next(iter(llama.blocks[0].mlp.parameters())).requires_grad_(True)
     try:
         with cl.steer(llama, overwrite, language="de"):
             cl.generate(llama, [[1, 5, 9]], max_new_tokens=2)

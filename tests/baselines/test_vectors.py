@@ -158,15 +158,15 @@ def test_a_model_steered_by_its_own_diff_mean(model, small_corpus):
 
 
 def test_a_matrix_used_without_gradients_serves_a_pass_with_them(llama, random_states, tokens):
-    llama.blocks[0].mlp.W_out.requires_grad_(True)
+    weight = next(iter(llama.blocks[0].mlp.parameters())).requires_grad_(True)
     try:
         with cl.steer(llama, Incline.fit(random_states, LAYER), language="de"):
             with torch.inference_mode():
                 llama(tokens)
             llama(tokens).sum().backward()
-        assert llama.blocks[0].mlp.W_out.grad.abs().sum() > 0
+        assert weight.grad.abs().sum() > 0
     finally:
-        llama.blocks[0].mlp.W_out.grad = None
+        weight.grad = None
         llama.requires_grad_(False)
 
 

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import BACKEND, BACKENDS, FAMILIES
+from tiny import BACKEND, BACKENDS, FAMILIES, needs_hooked
 
 import clas_lens as cl
 from clas_lens.categories.browser import promoted_tokens, selectivity, top_neurons, with_promoted_tokens
@@ -93,6 +93,7 @@ def test_activations_before_and_after(model, small_cats, small_corpus):
     assert set(only["when"]) == {"before"}
 
 
+@needs_hooked
 def test_a_folded_norm_makes_no_difference(llama):
     directions = down_projection(llama, 2)[:4]
     folded = copy.deepcopy(llama)

@@ -26,6 +26,8 @@ from clas_lens.models.sites import hooked
 from clas_lens.tasks.xnli import XNLI
 from clas_lens.tasks.xquad import XQuAD
 
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
+
 QUIET = {"progress": False}
 
 

@@ -155,7 +155,7 @@ def test_rotary_frequencies_of_the_full_llama_equal_hugging_face():
 
 def test_last_position_unembedding_equals_the_full_forward(lens_models):
     for family in FAMILIES:
-        model = lens_models[family, BACKEND]
+        model = lens_models[family, "hooked"]
         tokens = torch.arange(3, 20)[None]
         with torch.no_grad():
             residual = model(tokens, stop_at_layer=model.cfg.n_layers)

@@ -14,6 +14,8 @@ from clas_lens.models.hooking import hooked, refuse_compiled
 from clas_lens.models.sites import check_mlp_hooks, post_name
 from clas_lens.steering.steer import steerings_on
 
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
+
 
 @pytest.fixture
 def clas(small_cats):
@@ -124,3 +126,10 @@ def test_compiled_models_are_told_apart(llama, clas):
 def test_what_has_no_hook_points_is_told(what, message):
     with pytest.raises(cl.ModelLoadError, match=message):
         check_mlp_hooks(what)
+
+
+def test_an_unknown_hook_name_is_refused(model):
+    """TransformerLens's own bridge passes over one in 3.9."""
+    with pytest.raises(ValueError, match="no hook point 'blocks.9.mlp.hook_post' in tiny-llama"):
+        with hooked(model, [(post_name(9), lambda h, hook: None)]):
+            pass

@@ -5,13 +5,15 @@ import sys
 
 import pytest
 import torch
-from tiny import BACKEND, BACKENDS, FAMILIES, assert_no_hooks, tiny_hf_model, tiny_tokenizer
+from tiny import BACKEND, BACKENDS, FAMILIES, assert_no_hooks, needs_hooked, tiny_hf_model, tiny_tokenizer
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 import clas_lens as cl
 from clas_lens.corpus.tokens import pad, tokenize
 from clas_lens.models.sites import post_name
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 TEXTS = ["Lake Baikal is deep.", "Tee wird aus den Blättern eines Strauchs gemacht, der in Ostasien wuchs.", "茶"]
 
@@ -114,6 +116,7 @@ def test_a_hugging_face_object_keeps_its_dtype_and_gradients():
     assert all(parameter.requires_grad for parameter in hf_model.parameters())
 
 
+@needs_hooked  # the bridge runs the model's own rotary tables, which .bfloat16() has rounded
 @pytest.mark.parametrize("family", FAMILIES)
 def test_upcasting_is_exact(family):
     """A bfloat16 model asked for in float32 equals Hugging Face's own upcast, rotary tables included."""

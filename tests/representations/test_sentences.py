@@ -12,6 +12,8 @@ from clas_lens.models.sites import post_name, residual_name
 from clas_lens.representations.alignment import AlignmentError, cosine_frame
 from clas_lens.representations.sentences import Representations, collect_representations
 
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
+
 LAYERS = (1, 3)
 
 

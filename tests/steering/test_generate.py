@@ -13,6 +13,8 @@ from clas_lens.given import given_whole
 from clas_lens.models.decoding import Decoder
 from clas_lens.steering.generate import checked_prompts, end_token_ids, generate_tokens
 
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
+
 N = 10
 
 

@@ -13,6 +13,8 @@ from clas_lens.models.sites import post_name
 from clas_lens.steering.clas import clas_scale
 from clas_lens.steering.edits import LanguageTable, Rescale
 
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
+
 LAYERS = (1, 2)
 number = st.floats(-8, 8, allow_nan=False)
 
@@ -230,14 +232,14 @@ def test_rescaling_works_in_float32_or_better():
 
 def test_a_scale_used_without_gradients_serves_a_pass_with_them(llama, clas, tokens):
     model = cl.load_model(llama)
-    model.blocks[0].mlp.W_out.requires_grad_(True)
+    weight = next(iter(model.blocks[0].mlp.parameters())).requires_grad_(True)
     try:
         with cl.steer(model, clas, language="de"):
             cl.generate(model, [[1, 5, 9]], max_new_tokens=2)
             model(tokens).sum().backward()
-        assert model.blocks[0].mlp.W_out.grad.abs().sum() > 0
+        assert weight.grad.abs().sum() > 0
     finally:
-        model.blocks[0].mlp.W_out.grad = None
+        weight.grad = None
         model.requires_grad_(False)
 
 
