@@ -65,7 +65,8 @@ def _mean_percentiles(model: LensModel, q: float, item: Reading, tick: Tick) -> 
         with hooked(model, [(gate_name(layer), on_gate(layer)) for layer in range(model.cfg.n_layers)]):
             yield values
 
-    batches = [values for _, values in read_batches(model, item, in_one_pass(model, watching), tick)]
+    read = in_one_pass(model, watching)
+    batches = [values for _, values in read_batches(model, item, read, tick, divisible=False)]
     return torch.stack(batches).double().mean(0).float()
 
 

@@ -201,5 +201,4 @@ def _active(model: LensModel, last: bool, item: Reading, tick: Tick) -> Int[Tens
         with hooked(model, [(post_name(layer), on_post(layer)) for layer in range(model.cfg.n_layers)]):
             yield active
 
-    ((_, active),) = read_batches(model, item, in_one_pass(model, watching), tick)
-    return active
+    return torch.cat([active for _, active in read_batches(model, item, in_one_pass(model, watching), tick)])
