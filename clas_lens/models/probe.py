@@ -85,7 +85,9 @@ def _keep(seen: dict[int, Tensor], layer: int) -> Any:
 def probe_tokens(hf_model: PreTrainedModel) -> tuple[Tensor, ...]:
     """Two rows of different ids that stand for themselves: no padding, no end, no image."""
     config: Any = hf_model.config
-    special = {value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))}
+    named = [value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))]
+    # Several ends of text are a list (Llama 3.1 Instruct has three).
+    special = {token for value in named for token in (value if isinstance(value, list | tuple) else [value])}
     embedding: Any = hf_model.get_input_embeddings()
     size = embedding.weight.shape[0]
     count = sum(LENGTHS) + len(LENGTHS)

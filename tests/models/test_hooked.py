@@ -8,6 +8,7 @@ from tiny import FAMILIES
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 import clas_lens as cl
+from benchmarks.full_size import PAPER_CONFIGS
 from clas_lens.models.presets import PRESETS, paper_bridge_layers
 from clas_lens.models.sites import post_name, unembed_last
 
@@ -83,36 +84,6 @@ def test_attention_only_models_are_refused():
         model = HookedTransformer(cfg)
     with pytest.raises(cl.ModelLoadError, match="no MLP hook point"):
         cl.load_model(model)
-
-
-PAPER_CONFIGS = {
-    "llama-3.1-8b": LlamaConfig(
-        vocab_size=128256,
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=131072,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 500000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        },
-    ),
-    "qwen-2.5-7b": Qwen2Config(
-        vocab_size=152064,
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        max_position_embeddings=32768,
-    ),
-}
 
 
 @pytest.mark.parametrize("name", list(PAPER_CONFIGS))

@@ -8,7 +8,7 @@ from tiny import BACKEND, BACKENDS, FAMILIES, assert_no_hooks, needs_hooked, tin
 from transformers import CohereConfig, CohereForCausalLM
 
 import clas_lens as cl
-from clas_lens.models.probe import check_parity, down_projections, take_reference
+from clas_lens.models.probe import check_parity, down_projections, probe_tokens, take_reference
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
@@ -143,3 +143,14 @@ def test_the_coverage_table_names_what_messages_call_exact():
     assert len(rows) >= 25
     assert {row[backend] for row in rows for backend in BACKENDS} <= {"exact", "refused"}
     assert {row["class"] for row in rows if row["bridge"] == "exact"} == EXACT_BRIDGES
+
+
+def test_a_model_with_several_ends_is_checked():
+    """As the configuration of Llama 3.1 Instruct has."""
+    hf_model = tiny_hf_model("llama")
+    plain = probe_tokens(hf_model)
+    hf_model.config.eos_token_id = [2, int(plain[0][1]), int(plain[1][2])]
+    rows = probe_tokens(hf_model)
+    assert not set(hf_model.config.eos_token_id) & {int(token) for row in rows for token in row}
+    model = cl.load_model(hf_model, tokenizer=tiny_tokenizer(bos=True))
+    assert cl.models.describe_model(model)["checked"]
