@@ -61,14 +61,9 @@ def test_memory_is_that_of_a_fresh_process():
 
 
 def test_ratios_are_times_the_reference():
-    seconds = {"plain": [2.0, 4.0, 1.0], "ours": [1.0, 1.0, 1.0], "slow": [20.0]}
-    rows = compared(seconds, "plain", amount=10, unit="tokens")
-    assert [(row["time_ratio"], row["tokens/s"], row["rounds"]) for row in rows] == [
-        (1, 5, 3),
-        (0.5, 10, 3),
-        (10, 0.5, 1),
-    ]
-    assert [row["range"] for row in rows] == ["1.000 to 1.000", "0.250 to 1.000", "10.000 to 10.000"]
+    rows = compared({"plain": [2.0, 4.0, 1.0], "ours": [1.0, 1.0, 1.0]}, "plain", amount=10, unit="tokens")
+    assert [(row["time_ratio"], row["tokens/s"], row["rounds"]) for row in rows] == [(1.0, 5.0, 3), (0.5, 10.0, 3)]
+    assert [row["range"] for row in rows] == ["1.000 to 1.000", "0.250 to 1.000"]
 
 
 def test_growth_is_drawn(tmp_path):
