@@ -58,7 +58,7 @@ def _mean_percentiles(model: LensModel, q: float, item: Reading, tick: Tick) -> 
 
         def on_gate(layer: int) -> HookFunction:
             def hook(gate: Tensor, hook: object) -> None:
-                values[layer] = token_quantile(gate[content].float(), q).cpu()
+                values[layer] = token_quantile(gate[content.to(gate.device)].float(), q).cpu()
 
             return hook
 

@@ -194,7 +194,8 @@ def _active(model: LensModel, last: bool, item: Reading, tick: Tick) -> Int[Tens
 
         def on_post(layer: int) -> HookFunction:
             def hook(activation: Tensor, hook: object) -> None:
-                active[:, layer] = (torch.einsum("bp,bpn->bn", weights, activation.float()) > 0).to(torch.int8).cpu()
+                pooled = torch.einsum("bp,bpn->bn", weights.to(activation.device), activation.float())
+                active[:, layer] = (pooled > 0).to(torch.int8).cpu()
 
             return hook
 

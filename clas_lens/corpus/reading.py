@@ -163,7 +163,7 @@ def pooling_residuals(
 
     def on_residual(place: int, layer: int) -> HookFunction:
         def hook(residual: Tensor, hook: object) -> None:
-            pooled[:, place] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
+            pooled[:, place] = torch.einsum("bp,bpd->bd", weights.to(residual.device), residual.float()).cpu()
             unseen.discard(layer)
 
         return hook

@@ -231,8 +231,11 @@ def _shown(function: Callable[[Tensor], Tensor], see: Callable[[Tensor], None]) 
 
 
 def device_of(model: LensModel) -> torch.device:
-    """The device that tokens must be on."""
-    return next(iter(model.parameters())).device
+    """The device that tokens must be on: the embedding's. Layers of a model that is spread may be elsewhere."""
+    if isinstance(model, HookedTransformer):
+        return next(iter(model.parameters())).device
+    embedding: Any = model.original_model.get_input_embeddings()
+    return next(iter(embedding.parameters())).device
 
 
 def attention_window(model: LensModel) -> int | None:

@@ -206,7 +206,7 @@ def _text_means(
         weights = weights / weights.sum(1, keepdim=True)
 
         def on_post(activation: Tensor, hook: object) -> None:
-            means[:] = (activation[:, :, neuron].float() * weights).sum(1).double().cpu()
+            means[:] = (activation[:, :, neuron].float() * weights.to(activation.device)).sum(1).double().cpu()
 
         with hooked(model, [(post_name(layer), on_post)]):
             yield (means,)

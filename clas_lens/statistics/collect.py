@@ -189,7 +189,10 @@ class _BatchReader:
             yield
 
     def _content(self, activation: Float[Tensor, "batch pos neuron"]) -> Float[Tensor, "token neuron"]:
-        return activation.flatten(0, 1).index_select(0, self._chosen)  # faster than a mask of booleans
+        chosen = self._chosen.to(
+            activation.device
+        )  # a layer of a model that is spread may be elsewhere than the tokens
+        return activation.flatten(0, 1).index_select(0, chosen)  # faster than a mask of booleans
 
     def _on_gate(self, layer: int, activation: Tensor, hook: object) -> None:
         self._gate = layer, self._content(activation)
