@@ -62,7 +62,9 @@ def test_a_spread_model_gives_the_same(folders, lens_models, small_corpus, token
 def assert_same_work(model, plain, corpus, tokens):
     few = corpus.take(range(4))
     stats, expected = (cl.collect_statistics(one, few, histograms=True, progress=False) for one in (model, plain))
-    assert torch.equal(stats.mean, expected.mean)
+    torch.testing.assert_close(
+        stats.mean, expected.mean, atol=2e-5, rtol=1e-4
+    )  # one of them with the attention pattern
     assert torch.equal(stats.max_example, expected.max_example)
     clas = cl.Clas(cl.categorize(expected), layers=(1, 3), alpha=-2.0)
     answers = []
