@@ -334,7 +334,7 @@ def test_masks_of_other_attention_weights_are_told(lens_models, small_cats):
     model = copy.deepcopy(lens_models["llama", BACKEND])
     clas = cl.Clas(replace(small_cats, model=cl.models.describe_model(model)), layers=LAYERS)
     with torch.no_grad():
-        next(weight for name, weight in model.named_parameters() if name.endswith("W_Q") or ".attn.q" in name).mul_(1.5)
+        next(weight for name, weight in model.named_parameters() if name.endswith("W_Q") or "q_proj" in name).mul_(1.5)
     told = pytest.warns(UserWarning, match="whose other weights differ")
     with told, cl.steer(model, clas, language="de", must_fire=False):
         pass
