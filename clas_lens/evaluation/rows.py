@@ -126,7 +126,7 @@ def run_evaluation(
     with tqdm(total=total, unit="answer", desc=task.name, disable=not progress) as bar, noting_halvings() as halved:
         for language in plan.languages:
             bar.set_postfix_str(language)
-            whole = plan.item(model, language)
+            whole, before = plan.item(model, language), len(halved)
             done = _resumed(plan, store, whole)
             bar.update(sum(map(len, done.values())))
             todo = whole.of([name for name in whole.names if name not in done])
@@ -137,7 +137,7 @@ def run_evaluation(
                     parts[name].append(table)
             for name in todo.names:
                 done[name] = pd.concat(parts[name], ignore_index=True)
-                store.save(plan, whole, name, done[name], halved)
+                store.save(plan, whole, name, done[name], halved=halved[before:])
             tables += [done[name] for name in whole.names]
     return EvaluationResult(pd.concat(tables, ignore_index=True), passes, answers, tuple(halved))
 

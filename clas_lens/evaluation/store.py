@@ -24,7 +24,7 @@ class RowStore:
         return None if self.folder is None else remembered_table(self._path(item, name), KIND, plan.key(item, name))
 
     def save(
-        self, plan: EvaluationPlan, item: WorkItem, name: str, table: pd.DataFrame, halved: Sequence[int] = ()
+        self, plan: EvaluationPlan, item: WorkItem, name: str, table: pd.DataFrame, *, halved: Sequence[int] = ()
     ) -> None:
         """Keep them; a whole language takes the place of its chunks.
 

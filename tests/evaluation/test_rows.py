@@ -98,12 +98,12 @@ def test_only_the_missing_chunks_are_run(llama, xnli, clas, tmp_path, monkeypatc
     save, ran = RowStore.save, []
     stop_at = [3]
 
-    def counting(self, plan, item, name, table):
+    def counting(self, plan, item, name, table, **told):
         if item.number is not None:
             if len(ran) == stop_at[0]:
                 raise KeyboardInterrupt
             ran.append((item.language, item.number, name))
-        save(self, plan, item, name, table)
+        save(self, plan, item, name, table, **told)
 
     monkeypatch.setattr(RowStore, "save", counting)
     options = {"chunk_size": 2, "out": tmp_path, **QUIET}
