@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformer_lens import HookedTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import clas_lens as cl
@@ -89,6 +88,8 @@ def _ours(folder: str, *, bridged: bool) -> Row:
 
 def stock_gemma(folder: str) -> Row:
     """TransformerLens's own loader, given the model that Hugging Face has loaded."""
+    from transformer_lens import HookedTransformer
+
     device, dtype = device_and_dtype()
     start = time.perf_counter()
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)

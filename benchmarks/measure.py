@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -18,9 +19,12 @@ Row = dict[str, Any]
 PACKAGES = ("clas-lens", "torch", "transformers", "transformer-lens", "nnsight")
 
 
-def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each, the fastest of some rounds in which all take turns; one round before them does not count."""
-    best = dict.fromkeys(contenders, float("inf"))
+Seconds = Mapping[str, Sequence[float]]
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in every round, in which all take turns; one round before them does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run in contenders.items():
             gc.collect()
@@ -28,11 +32,11 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
             start = time.perf_counter()
             run()
             _finish()
-            seconds = time.perf_counter() - start
-            print(f"round {number}/{rounds}  {seconds:8.2f} s  {name}", file=sys.stderr, flush=True)
+            taken = time.perf_counter() - start
+            print(f"round {number}/{rounds}  {taken:8.2f} s  {name}", file=sys.stderr, flush=True)
             if number:
-                best[name] = min(best[name], seconds)
-    return best
+                seconds[name].append(taken)
+    return seconds
 
 
 def paired(reference: Callable[[], object], other: Callable[[], object], rounds: int) -> list[float]:
@@ -58,19 +62,25 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
-def compared(
-    seconds: Mapping[str, float], reference: str, *, amount: float | int, unit: str, **facts: Any
-) -> list[Row]:
-    """A row a contender: how much a second, and its time in times the reference's (below 1 is faster)."""
-    return [
-        {
-            "what": name,
-            f"{unit}/s": round(amount / taken, 2),
-            "time_ratio": round(taken / seconds[reference], 3),
-            **facts,
-        }
-        for name, taken in seconds.items()
-    ]
+def compared(seconds: Seconds, reference: str, *, amount: float | int, unit: str, **facts: Any) -> list[Row]:
+    """A row a contender: how much a second, and its time in times the reference's of the same round (below 1 is faster).
+
+    Both are medians over the rounds, the ratio with its smallest and largest.
+    """
+    rows = []
+    for name, taken in seconds.items():
+        ratios = [own / other for own, other in zip(taken, seconds[reference], strict=True)]
+        rows.append(
+            {
+                "what": name,
+                f"{unit}/s": round(amount / median(taken), 2),
+                "time_ratio": round(median(ratios), 3),
+                "range": f"{min(ratios):.3f} to {max(ratios):.3f}",
+                "rounds": len(ratios),
+                **facts,
+            }
+        )
+    return rows
 
 
 def in_child(function: Callable[..., Row], *arguments: Any) -> Row:

@@ -71,7 +71,8 @@ def _generation(backend: str, model: LensModel, clas: cl.Clas, ids: Any, new: in
     named = {f"generation, {backend}: {name}": generate(name) for name in ("unsteered", "steer")}
     seconds = interleaved(named, rounds)
     # Steered texts can end earlier or later, so what counts is the time a token.
-    each = {full: taken / sum(map(len, made[full.split(": ")[1]])) for full, taken in seconds.items()}
+    tokens = {full: sum(map(len, made[full.split(": ")[1]])) for full in seconds}
+    each = {full: [one / tokens[full] for one in taken] for full, taken in seconds.items()}
     return compared(each, f"generation, {backend}: unsteered", amount=1, unit="tokens")
 
 

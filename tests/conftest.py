@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import BACKENDS, FAMILIES, assert_no_hooks, tiny_hf_model, tiny_tokenizer
+from tiny import BACKEND, BACKENDS, FAMILIES, assert_no_hooks, tiny_hf_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import clas_lens as cl
@@ -93,7 +93,7 @@ def model(request, lens_models):
 @pytest.fixture
 def llama(lens_models):
     """The tiny Llama as a HookedTransformer."""
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     yield model
     assert_no_hooks(model)
 
@@ -112,7 +112,7 @@ def small_corpus() -> "cl.ParallelCorpus":
 
 @pytest.fixture(scope="session")
 def small_stats(lens_models, small_corpus):
-    return cl.collect_statistics(lens_models["llama", "hooked"], small_corpus, batch_size=4, progress=False)
+    return cl.collect_statistics(lens_models["llama", BACKEND], small_corpus, batch_size=4, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
+from tiny import BACKENDS, shared_data
 
-from benchmarks import collection, growth, memory, steering
+from benchmarks import collection, full_size, growth, memory, steering
 from benchmarks.__main__ import main
 from benchmarks.measure import compared, in_child
 
@@ -59,8 +61,9 @@ def test_memory_is_that_of_a_fresh_process():
 
 
 def test_ratios_are_times_the_reference():
-    rows = compared({"plain": 2.0, "ours": 1.0}, "plain", amount=10, unit="tokens")
-    assert [(row["time_ratio"], row["tokens/s"]) for row in rows] == [(1.0, 5.0), (0.5, 10.0)]
+    rows = compared({"plain": [2.0, 4.0, 1.0], "ours": [1.0, 1.0, 1.0]}, "plain", amount=10, unit="tokens")
+    assert [(row["time_ratio"], row["tokens/s"], row["rounds"]) for row in rows] == [(1.0, 5.0, 3), (0.5, 10.0, 3)]
+    assert [row["range"] for row in rows] == ["1.000 to 1.000", "0.250 to 1.000"]
 
 
 def test_growth_is_drawn(tmp_path):
@@ -71,6 +74,41 @@ def test_growth_is_drawn(tmp_path):
     ]
     growth.draw(rows, tmp_path)
     assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("model", "bos", "header"), [("llama", 1, "<|end_header_id|>"), ("qwen", 0, "assistant")])
+def test_full_size_takes_a_checkpoint_through_everything(monkeypatch, tmp_path, model, bos, header):
+    shared_data("tokenizers")
+    command = f"benchmarks full-size --size tiny --model {model} --out {tmp_path}".split()
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    rows = json.loads((tmp_path / f"full-size-{model}-cpu-tiny.json").read_text())["rows"]
+    assert len(rows) == len(BACKENDS)
+    for row in rows:
+        assert row["checked"]
+        assert (row["answers"], row["bos_tokens"]) == (2, bos)
+        assert header in row["scored_after"]
+
+
+@pytest.mark.parametrize(("name", "gib"), [("llama-3.1-8b", 14.96), ("qwen-2.5-7b", 14.19)])
+def test_full_size_refuses_early(monkeypatch, capsys, name, gib):
+    weights = full_size.weight_bytes(full_size.PAPER_CONFIGS[name])
+    assert weights / full_size.GIB == pytest.approx(gib, abs=0.01)
+    monkeypatch.setattr(full_size, "write_checkpoint", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "full-size", "--model", name.split("-")[0]])
+    for what, message in (
+        ("available_memory", "of memory, and 4.0 GiB are available now"),
+        ("disk", "are free: make room"),
+    ):
+        with monkeypatch.context() as patch:
+            disk = 4 if what == "disk" else 64
+            patch.setattr(
+                full_size.shutil, "disk_usage", lambda _, disk=disk: SimpleNamespace(free=disk * full_size.GIB)
+            )
+            patch.setattr(full_size, "available_memory", lambda device: 4 * full_size.GIB)
+            with pytest.raises(SystemExit):
+                main()
+        assert message in capsys.readouterr().err
 
 
 def test_an_unknown_benchmark_is_refused(monkeypatch, capsys):

@@ -77,3 +77,13 @@ def test_no_two_files_import_each_other():
         for path in package.rglob("*.py")
     }
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_constraints_differ_in_transformer_lens_alone():
+    def pins(name):
+        lines = (Path(__file__).parents[1] / name).read_text(encoding="utf-8").splitlines()
+        return {line for line in lines if not line.startswith("#")}
+
+    assert {line.split("==")[0] for line in pins("constraints.txt") ^ pins("constraints-tl4.txt")} == {
+        "transformer-lens"
+    }

@@ -58,14 +58,15 @@ def _mean_percentiles(model: LensModel, q: float, item: Reading, tick: Tick) -> 
 
         def on_gate(layer: int) -> HookFunction:
             def hook(gate: Tensor, hook: object) -> None:
-                values[layer] = token_quantile(gate[content].float(), q).cpu()
+                values[layer] = token_quantile(gate[content.to(gate.device)].float(), q).cpu()
 
             return hook
 
         with hooked(model, [(gate_name(layer), on_gate(layer)) for layer in range(model.cfg.n_layers)]):
             yield values
 
-    batches = [values for _, values in read_batches(model, item, in_one_pass(model, watching), tick)]
+    read = in_one_pass(model, watching)
+    batches = [values for _, values in read_batches(model, item, read, tick, divisible=False)]
     return torch.stack(batches).double().mean(0).float()
 
 

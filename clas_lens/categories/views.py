@@ -201,7 +201,7 @@ def _active(
 
         def on_units(layer: int) -> HookFunction:
             def hook(activation: Tensor, hook: object) -> None:
-                means = torch.einsum("bp,bpn->bn", weights, flat(activation).float())
+                means = torch.einsum("bp,bpn->bn", weights.to(activation.device), flat(activation).float())
                 active[:, layer] = (means > 0).to(torch.int8).cpu()
 
             return hook
@@ -211,5 +211,4 @@ def _active(
         ):
             yield active
 
-    ((_, active),) = read_batches(model, item, in_one_pass(model, watching), tick)
-    return active
+    return torch.cat([active for _, active in read_batches(model, item, in_one_pass(model, watching), tick)])

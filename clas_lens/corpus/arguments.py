@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 
 from torch.nn import Module
-from transformer_lens import HookedTransformer
-from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from clas_lens.corpus.parallel import ParallelCorpus
@@ -22,7 +20,7 @@ def given_model(model: object) -> LensModel:
     Raises:
         ValueError: anything else; the message says how to make one of it.
     """
-    if isinstance(model, HookedTransformer | TransformerBridge):
+    if isinstance(model, LensModel):
         return model
     if isinstance(model, PreTrainedModel):
         raise ValueError(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
+from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked, run_layers
 from clas_lens.vocabulary import PaddingSide, Pool, ReadSite
 
@@ -96,13 +97,24 @@ def read_items(
 
 
 def read_batches(
-    model: LensModel, item: Reading, read: Callable[[TokenBatch], Result], tick: Tick
+    model: LensModel, item: Reading, read: Callable[[TokenBatch], Result], tick: Tick, *, divisible: bool = True
 ) -> Iterator[tuple[TokenBatch, Result]]:
-    """An item's batches, each with what `read` makes of it."""
+    """An item's batches, each with what `read` makes of it; one that the device has no memory for comes in parts.
+
+    Args:
+        divisible: False where results depend on which rows are in a batch together; running out of memory is an error then.
+    """
     texts, device = item.texts, device_of(model)
-    for rows in item.batches:
+
+    def run(rows: Sequence[int]) -> tuple[TokenBatch, Result]:
         batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, side=item.side, device=device)
-        yield batch, read(batch)
+        return batch, read(batch)
+
+    for rows in item.batches:
+        if divisible:
+            yield from (found for _, found in in_parts_that_fit(rows, run, what="texts"))
+        else:
+            yield run(rows)
         tick()
 
 
@@ -151,7 +163,7 @@ def pooling_residuals(
 
     def on_residual(place: int, layer: int) -> HookFunction:
         def hook(residual: Tensor, hook: object) -> None:
-            pooled[:, place] = torch.einsum("bp,bpd->bd", weights, residual.float()).cpu()
+            pooled[:, place] = torch.einsum("bp,bpd->bd", weights.to(residual.device), residual.float()).cpu()
             unseen.discard(layer)
 
         return hook

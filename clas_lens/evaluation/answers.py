@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
 from clas_lens.evaluation.plan import EvaluationError, EvaluationPlan, WorkItem
 from clas_lens.evaluation.prefixes import Segment, prompt_batches, shared_segments, whole_prompts
 from clas_lens.models.decoding import Answering, Decoder
+from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import LensModel, device_of
 
 
@@ -80,12 +82,20 @@ class _Answering:
         ids = [prompt.ids for prompt in item.prompts]
         groups = [example.group for example in item.examples]
         for rows in prompt_batches(ids, groups, self._plan.batch_size, device_of(self._model)):
-            for together, segments in self._in_segments(ids, rows):
-                for name, found in self._answer(rows, together, segments):
-                    for row, answer in zip(rows, found, strict=True):
+            for part, found in in_parts_that_fit(rows, partial(self._answers, ids), what="prompts"):
+                for name, of_name in found.items():
+                    for row, answer in zip(part, of_name, strict=True):
                         answers[name][row] = answer
-                    tell(len(rows))
+                tell(len(part) * len(found))
         return answers
+
+    def _answers(self, ids: Sequence[Sequence[int]], rows: Sequence[int]) -> dict[str, list[Any]]:
+        """A batch's answers by intervention."""
+        return {
+            name: found
+            for together, segments in self._in_segments(ids, rows)
+            for name, found in self._answer(rows, together, segments)
+        }
 
     def _in_segments(
         self, ids: Sequence[Sequence[int]], rows: Sequence[int]

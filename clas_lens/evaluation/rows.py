@@ -20,6 +20,7 @@ from clas_lens.evaluation.plan import (
 )
 from clas_lens.evaluation.store import RowStore
 from clas_lens.given import given_path
+from clas_lens.models.room import noting_halvings
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.intervention import Intervention
 from clas_lens.tasks.base import Task
@@ -50,7 +51,8 @@ def evaluate(
         intervention: None for the unsteered model, an intervention, or names to interventions (None among them is the
             unsteered model). By itself None is named "base", an intervention after its class, e.g. "clas".
         languages: default all of the task's.
-        batch_size: prompts a forward pass, at most (on a CPU fewer where they are long).
+        batch_size: prompts a forward pass, at most (on a CPU fewer where they are long); half as many where the device has
+            no memory for so many, which files of rows record (`halved`).
         chunk_size: examples between two savings, with `out`.
         out: a folder for `<task>/<language>/<name>.parquet`. What is there, from the same model, prompts, settings and
             intervention, is not run again; an interrupted run goes on where it stopped and loses one chunk at most.
@@ -94,11 +96,13 @@ class EvaluationResult:
     Attributes:
         passes: prompt passes, in whole forward passes of one prompt.
         answers: how many examples were answered under each intervention.
+        halved: of how many prompts those batches were that the device had no memory for, and that were run in halves.
     """
 
     rows: pd.DataFrame
     passes: float
     answers: "Counter[str]"
+    halved: tuple[int, ...] = ()
 
 
 def run_evaluation(
@@ -119,10 +123,10 @@ def run_evaluation(
     total = sum(len(task.examples(code)) for code in plan.languages) * len(interventions)
     tables: list[pd.DataFrame] = []
     passes, answers = 0.0, Counter[str]()
-    with tqdm(total=total, unit="answer", desc=task.name, disable=not progress) as bar:
+    with tqdm(total=total, unit="answer", desc=task.name, disable=not progress) as bar, noting_halvings() as halved:
         for language in plan.languages:
             bar.set_postfix_str(language)
-            whole = plan.item(model, language)
+            whole, before = plan.item(model, language), len(halved)
             done = _resumed(plan, store, whole)
             bar.update(sum(map(len, done.values())))
             todo = whole.of([name for name in whole.names if name not in done])
@@ -133,9 +137,9 @@ def run_evaluation(
                     parts[name].append(table)
             for name in todo.names:
                 done[name] = pd.concat(parts[name], ignore_index=True)
-                store.save(plan, whole, name, done[name])
+                store.save(plan, whole, name, done[name], halved=halved[before:])
             tables += [done[name] for name in whole.names]
-    return EvaluationResult(pd.concat(tables, ignore_index=True), passes, answers)
+    return EvaluationResult(pd.concat(tables, ignore_index=True), passes, answers, tuple(halved))
 
 
 def _chunks(

@@ -3,11 +3,11 @@
 All that 4.0 removed is imported here and in `hooked.py`, which nothing loads before a `HookedTransformer` is wanted.
 """
 
-from importlib.metadata import version
 from typing import Any, TypeAlias
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from clas_lens.models.installed import default_backend, transformer_lens_version
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import Backend
 
@@ -26,11 +26,6 @@ else:
 LensModel: TypeAlias = HookedTransformer | TransformerBridge
 
 
-def default_backend() -> Backend:
-    """The backend that `load_model` takes when none is named: "hooked" where TransformerLens has it."""
-    return "hooked" if HAS_HOOKED else "bridge"
-
-
 def check_backend(backend: object) -> Backend:
     """The backend that is meant; None is the default.
 
@@ -41,7 +36,7 @@ def check_backend(backend: object) -> Backend:
         return default_backend()
     if backend == "hooked" and not HAS_HOOKED:
         raise ModelLoadError(
-            f"backend='hooked' needs HookedTransformer, which transformer-lens {version('transformer-lens')} does not have: "
+            f"backend='hooked' needs HookedTransformer, which transformer-lens {transformer_lens_version()} does not have: "
             "pip install 'transformer-lens>=3.9,<4', or use backend='bridge'"
         )
     match backend:

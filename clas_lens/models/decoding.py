@@ -1,6 +1,6 @@
 """One batch being decoded: a KV cache and the mask of everything in it, the same to the caller on both backends."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -40,6 +40,19 @@ class Decoder(Protocol):
 def make_decoder(model: LensModel, batch: int) -> Decoder:
     """A fresh KV cache for `batch` rows."""
     return _HookedDecoder(model, batch) if isinstance(model, HookedTransformer) else _BridgeDecoder(model)
+
+
+def continues_cache(arguments: Iterable[Any], layer: int) -> bool:
+    """Whether a layer that is given these arguments goes on from keys and values of earlier passes.
+
+    A `HookedTransformer`'s block is given its own entry of the cache, a bridge's Transformers' whole cache.
+    """
+    for one in arguments:
+        if hasattr(one, "past_keys"):
+            return one.past_keys.shape[1] > 0
+        if hasattr(one, "get_seq_length"):
+            return one.get_seq_length(layer) > 0
+    return False
 
 
 class _HookedDecoder:

@@ -3,6 +3,7 @@
 import copy
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -20,6 +21,7 @@ from clas_lens.models.placement import default_device, parse_device, parse_dtype
 from clas_lens.models.probe import check_parity, take_reference
 from clas_lens.models.sites import check_mlp_hooks
 from clas_lens.models.soundness import check_folder, check_loading_info, check_plain, check_tokenizer
+from clas_lens.models.spread import is_spread, spread_options
 from clas_lens.vocabulary import Backend
 
 
@@ -29,6 +31,9 @@ def load_model(
     backend: Backend | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
+    device_map: Any = None,
+    max_memory: Any = None,
+    n_devices: Any = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     check: bool = True,
 ) -> LensModel:
@@ -47,6 +52,9 @@ def load_model(
             TransformerLens has it (up to 3.9).
         dtype: a torch dtype or its name; default bfloat16 on a GPU and float32 elsewhere; for a model object, what it has.
         device: default the GPU if there is one; for a model object, where it is.
+        device_map, max_memory: for a model larger than one device, as Transformers takes them ("auto", "balanced" ...; memory
+            by device); by name or folder, and on the bridge, which is the default then.
+        n_devices: the same over so many GPUs, evenly.
         tokenizer: for a Hugging Face model object, which carries none.
         check: False skips the comparison with Transformers; `describe_model` and so every artefact record it.
 
@@ -55,7 +63,15 @@ def load_model(
             unexpected tensors, adapters, quantised or offloaded weights, an architecture without MLP hook points, or one
             that TransformerLens computes otherwise than Transformers.
     """
-    wanted_dtype, wanted_device, backend = parse_dtype(dtype), parse_device(device), _backend_of(name, backend)
+    spread = spread_options(
+        device_map=device_map, max_memory=max_memory, n_devices=n_devices, device=device, backend=backend
+    )
+    if spread and not isinstance(name, str | Path):
+        raise ModelLoadError(
+            "device_map, max_memory and n_devices place a model as it is loaded: give its name or folder"
+        )
+    backend = "bridge" if spread else _backend_of(name, backend)
+    wanted_dtype, wanted_device = parse_dtype(dtype), parse_device(device)
     if isinstance(name, HookedTransformer | TransformerBridge):
         if tokenizer is not None or (backend == "bridge" and isinstance(name, HookedTransformer)):
             raise ModelLoadError(
@@ -72,7 +88,7 @@ def load_model(
         if tokenizer is not None:
             raise ModelLoadError(f"{name} comes with its tokenizer; tokenizer= is for a Hugging Face model object")
         place = wanted_device or torch.device(default_device())
-        return _load_from_disk(str(name), backend, wanted_dtype, place, check=check)
+        return _load_from_disk(str(name), backend, wanted_dtype, place, spread, check=check)
     raise ModelLoadError(_what_is_wanted(name))
 
 
@@ -98,7 +114,13 @@ def _what_is_wanted(name: Any) -> str:
 
 
 def _load_from_disk(
-    name: str, backend: Backend, dtype: torch.dtype | None, device: torch.device, *, check: bool
+    name: str,
+    backend: Backend,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    spread: Mapping[str, Any],
+    *,
+    check: bool,
 ) -> LensModel:
     checkpoint = find_checkpoint(name)
     check_folder(checkpoint.folder)
@@ -112,6 +134,7 @@ def _load_from_disk(
                 attn_implementation="eager",
                 trust_remote_code=False,
                 output_loading_info=True,
+                **spread,
             )
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         except (
@@ -120,7 +143,9 @@ def _load_from_disk(
             raise ModelLoadError(f"{checkpoint.folder} could not be loaded: {type(error).__name__}: {error}") from error
     check_loading_info(info, checkpoint.folder)
     check_plain(hf_model)
-    hf_model.eval().requires_grad_(False).to(device)
+    hf_model.eval().requires_grad_(False)
+    if not is_spread(hf_model):
+        hf_model.to(device)
     return _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder, check=check)
 
 
@@ -186,7 +211,7 @@ def _to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
             name,
             hf_model=hf_model,
             tokenizer=tokenizer,
-            device=str(next(hf_model.parameters()).device),
+            device=None if is_spread(hf_model) else str(next(hf_model.parameters()).device),
             dtype=hf_model.dtype,
         )
     except Exception as error:  # whatever an architecture's adapter stumbles over
@@ -216,6 +241,10 @@ def _moved(model: LensModel, dtype: torch.dtype | None, device: torch.device | N
             model = retype(model, dtype)
         else:
             model = model.to(dtype)
+    if device is not None and is_spread(model):
+        raise ModelLoadError(
+            f"this model is spread over devices; load it again with device={str(device)!r} to have it on one"
+        )
     if device is not None and device != torch.device(model.cfg.device):
         model = model.to(device)
     return model

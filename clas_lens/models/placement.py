@@ -42,7 +42,7 @@ def parse_device(device: Any) -> torch.device | None:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        hint = " (one device holds the whole model: name it)" if device in ("auto", "balanced", "sequential") else ""
+        hint = f" (over several: device_map={device!r})" if device in ("auto", "balanced", "sequential") else ""
         raise ModelLoadError(f"device {device!r} is none{hint}; {accepted}") from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ModelLoadError(f"device {str(device)!r}: this PyTorch finds no CUDA device here; use device='cpu'")

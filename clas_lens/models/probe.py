@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from clas_lens.models.attention import allow_lean_attention, can_be_lean, lean_attention
 from clas_lens.models.backends import LensModel
 from clas_lens.models.decoding import make_decoder
 from clas_lens.models.hooking import hooked
 from clas_lens.models.loading import ModelLoadError
-from clas_lens.models.sites import device_of, post_name
+from clas_lens.models.sites import device_of, post_name, run_layers
 
 LENGTHS = (10, 6)
 # The largest distance of a position's vector from the reference, in times that vector's length. What float error gives is far
@@ -85,7 +86,9 @@ def _keep(seen: dict[int, Tensor], layer: int) -> Any:
 def probe_tokens(hf_model: PreTrainedModel) -> tuple[Tensor, ...]:
     """Two rows of different ids that stand for themselves: no padding, no end, no image."""
     config: Any = hf_model.config
-    special = {value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))}
+    named = [value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))]
+    # Several ends of text are a list (Llama 3.1 Instruct has three).
+    special = {token for value in named for token in (value if isinstance(value, list | tuple) else [value])}
     embedding: Any = hf_model.get_input_embeddings()
     size = embedding.weight.shape[0]
     count = sum(LENGTHS) + len(LENGTHS)
@@ -158,6 +161,13 @@ def check_parity(model: LensModel, reference: Reference) -> None:
         expected = [reference.neurons[row][layer] for row in range(rows)]
         compare(steps[0], [h[:-1] for h in expected], where)
         compare(steps[1], [h[-1:] for h in expected], f"{where}, second step from the cache")
+    if can_be_lean(model):
+        with lean_attention(model, probing=True), hooked(model, [(post_name(i), keep(i)) for i in range(len(seen))]):
+            run_layers(model, tokens[:, :-1], mask[:, :-1])
+        for layer, steps in enumerate(seen):
+            expected = [reference.neurons[row][layer][:-1] for row in range(rows)]
+            compare(steps[2], expected, f"MLP neurons of layer {layer} without an attention pattern")
+        allow_lean_attention(model)
     compare(whole.float().cpu(), [logits[:-1] for logits in reference.logits], "logits")
     compare(first[:, None].float().cpu(), [logits[-2:-1] for logits in reference.logits], "logits of the first step")
     compare(

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 from transformers import PreTrainedModel
 
+from clas_lens.models.attention import lean_attention
 from clas_lens.models.backends import HookedTransformer, LensModel
 from clas_lens.models.hooking import HookFunction as HookFunction
 from clas_lens.models.hooking import hooked as hooked
@@ -143,7 +144,8 @@ def run_layers(model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Ten
         options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
         if "position_ids" in signature(inner.forward).parameters:
             options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        inner(**options)
+        with lean_attention(model):
+            inner(**options)
 
 
 def last_logits(
@@ -238,8 +240,11 @@ def _shown(function: Callable[[Tensor], Tensor], see: Callable[[Tensor], None]) 
 
 
 def device_of(model: LensModel) -> torch.device:
-    """The device that tokens must be on."""
-    return next(iter(model.parameters())).device
+    """The device that tokens must be on: the embedding's. Layers of a model that is spread may be elsewhere."""
+    if isinstance(model, HookedTransformer):
+        return next(iter(model.parameters())).device
+    embedding: Any = model.original_model.get_input_embeddings()
+    return next(iter(embedding.parameters())).device
 
 
 def attention_window(model: LensModel) -> int | None:

@@ -211,7 +211,8 @@ def _text_means(
         weights = weights / weights.sum(1, keepdim=True)
 
         def on_units(activation: Tensor, hook: object) -> None:
-            means[:] = (flat(activation)[:, :, neuron].float() * weights).sum(1).double().cpu()
+            chosen = flat(activation)[:, :, neuron].float()
+            means[:] = (chosen * weights.to(activation.device)).sum(1).double().cpu()
 
         with hooked(model, [(site.hook_name(model), on_units)]):
             yield (means,)

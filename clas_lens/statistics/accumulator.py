@@ -21,7 +21,8 @@ class NeuronAccumulator:
             method). "token": every token counts the same. "last": only each sample's last token counts, in every statistic.
         histograms: also count the values of h, gate and act(gate) in `histogram`'s bins: 768 bytes a neuron.
         gate: also keep values of the gate, which MLPs have and attention has not.
-        device: where the sums are kept. They are float64 (float32 on devices without it) and int64.
+        device: where the sums are kept; a layer's tokens are summed on its own device, and only sums travel.
+            They are float64 (float32 on devices without it) and int64.
     """
 
     def __init__(
@@ -56,16 +57,18 @@ class NeuronAccumulator:
             positions: its position among its text's content tokens.
         """
         values = post.float()
-        sums = self.sums
-        sums.sum[layer] += weights @ values
-        sums.square_sum[layer] += weights @ values.square()
-        sums.fired[layer] += _count_positive(values)
+        sums, home = self.sums, self.sums.sum.device
+        weights, examples, positions = (one.to(values.device) for one in (weights, examples, positions))
+        sums.sum[layer] += (weights @ values).to(home)
+        sums.square_sum[layer] += (weights @ values.square()).to(home)
+        sums.fired[layer] += _count_positive(values).to(home)
         if sums.histogram is not None:
-            sums.histogram[layer] += count_bins(values)
+            sums.histogram[layer] += count_bins(values).to(home)
         top = values.amax(0)
-        (new,) = (top >= sums.max[layer]).nonzero(as_tuple=True)  # the others' places do not matter
+        # The others' places do not matter.
+        (new,) = (top >= sums.max[layer].to(top.device)).nonzero(as_tuple=True)
         row = _first_row_of(top[new], values.index_select(1, new))
-        sums.keep_maximum(layer, top[new], examples[row], positions[row], new)
+        sums.keep_maximum(layer, top[new], examples[row], positions[row], new.to(home))
 
     def update_gate(
         self,
@@ -79,12 +82,13 @@ class NeuronAccumulator:
         assert sums.gate_sum is not None, "made with gate=False"
         assert sums.gate_act_sum is not None
         assert sums.gated is not None
-        sums.gate_sum[layer] += weights @ values
-        sums.gate_act_sum[layer] += weights @ activated
-        sums.gated[layer] += _count_positive(values)
+        weights, home = weights.to(values.device), sums.sum.device
+        sums.gate_sum[layer] += (weights @ values).to(home)
+        sums.gate_act_sum[layer] += (weights @ activated).to(home)
+        sums.gated[layer] += _count_positive(values).to(home)
         if sums.gate_histogram is not None and sums.gate_act_histogram is not None:
-            sums.gate_histogram[layer] += count_bins(values)
-            sums.gate_act_histogram[layer] += count_bins(activated)
+            sums.gate_histogram[layer] += count_bins(values).to(home)
+            sums.gate_act_histogram[layer] += count_bins(activated).to(home)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""

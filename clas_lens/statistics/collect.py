@@ -27,6 +27,7 @@ from clas_lens.corpus.reading import (
 from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.given import given_path, given_whole, given_word
 from clas_lens.models.identity import describe_model
+from clas_lens.models.room import noting_halvings
 from clas_lens.models.sites import (
     LensModel,
     Site,
@@ -64,7 +65,8 @@ def collect_statistics(
     Args:
         corpus: parallel texts; a mapping of language code to texts is taken as `ParallelCorpus.from_texts` takes it.
         batch_size: texts a forward pass, at most (on a CPU fewer where they are long); batches hold texts of similar
-            length. It changes results only by float error.
+            length. It changes results only by float error. A batch that the device has no memory for is read in halves;
+            `stats.made[language]["halved"]` says of how many texts such batches were.
         pooling: "sample" (mean over a sample's tokens, then over samples), "token" or "last"; recorded in the result.
         max_tokens: longer texts are cut here (the paper's 512); how many were is in `stats.texts[language]["truncated"]`.
         padding_side: does not change the result; "left" is what generation uses.
@@ -124,11 +126,14 @@ def collect_statistics(
         if item.language not in measured
     ]
     measure = partial(measure_item, model, pooling=pooling, histograms=histograms, site=site)
-    for item, sums in read_items(todo, measure, what="collect", progress=progress):
-        code = item.language
-        measured[code] = sums
-        content = origins[code].content(sums.sums, sums.n_samples, sums.n_tokens, made[code])
-        keep(paths[code], KIND, origins[code].key(), content)
+    with noting_halvings() as halved:
+        for item, sums in read_items(todo, measure, what="collect", progress=progress):
+            code = item.language
+            measured[code] = sums
+            made[code] |= {"halved": halved.copy()} if halved else {}
+            halved.clear()
+            content = origins[code].content(sums.sums, sums.n_samples, sums.n_tokens, made[code])
+            keep(paths[code], KIND, origins[code].key(), content)
     return NeuronStatistics.from_accumulators(
         {code: measured[code] for code in origins},
         example_ids=corpus.ids,
@@ -147,18 +152,22 @@ def measure_item(
     Raises:
         NonFiniteActivationError: NaN or infinite activations.
     """
-    accumulator = NeuronAccumulator(
-        model.cfg.n_layers,
-        n_units(model, site),
-        pooling=pooling,
-        histograms=histograms,
-        gate=site == "mlp",
-        device=device_of(model),
-    )
-    read = in_one_pass(model, lambda batch: _BatchReader(model, site, accumulator, batch).attached())
-    for batch, _ in read_batches(model, item, read, tick):
-        accumulator.count(samples=len(batch.rows), tokens=int(batch.content_mask.sum()))
-        accumulator.check_finite(item.language)
+
+    def nothing() -> NeuronAccumulator:
+        shape, gate = (model.cfg.n_layers, n_units(model, site)), site == "mlp"
+        return NeuronAccumulator(*shape, pooling=pooling, histograms=histograms, gate=gate, device=device_of(model))
+
+    def read(batch: TokenBatch) -> NeuronAccumulator:
+        # Of this batch alone: a pass that the device has no memory for leaves nothing in the language's.
+        sums = nothing()
+        in_one_pass(model, lambda batch: _BatchReader(model, site, sums, batch).attached())(batch)
+        sums.count(samples=len(batch.rows), tokens=int(batch.content_mask.sum()))
+        return sums
+
+    accumulator = nothing()
+    for _, sums in read_batches(model, item, read, tick):
+        sums.check_finite(item.language)
+        accumulator.merge(sums)
     return accumulator
 
 
@@ -189,7 +198,10 @@ class _BatchReader:
             yield
 
     def _content(self, activation: Float[Tensor, "batch pos *width"]) -> Float[Tensor, "token unit"]:
-        return flat(activation).flatten(0, 1).index_select(0, self._chosen)  # faster than a mask of booleans
+        chosen = self._chosen.to(
+            activation.device
+        )  # a layer of a model that is spread may be elsewhere than the tokens
+        return flat(activation).flatten(0, 1).index_select(0, chosen)  # faster than a mask of booleans
 
     def _on_gate(self, layer: int, activation: Tensor, hook: object) -> None:
         self._gate = layer, self._content(activation)

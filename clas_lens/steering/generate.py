@@ -13,6 +13,7 @@ from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, tokenize
 from clas_lens.given import given_whole
 from clas_lens.models.decoding import Decoder, make_decoder
+from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import LensModel, device_of
 from clas_lens.steering.steer import steerings_on
 
@@ -86,10 +87,14 @@ def generate_tokens(
         steering.check_rows(len(ids))
     results: list[list[int]] = [[] for _ in ids]
     batches = length_batches([len(row) for row in ids], batch_size)
-    for rows in tqdm(batches, unit="batch", desc="generate", disable=not progress):
-        new = _generate_batch(model, ids, rows, max_new_tokens, stop_at_newline)
-        for row, tokens in zip(rows, new, strict=True):
-            results[row] = tokens
+
+    def run(rows: Sequence[int]) -> list[list[int]]:
+        return _generate_batch(model, ids, rows, max_new_tokens, stop_at_newline)
+
+    for batch in tqdm(batches, unit="batch", desc="generate", disable=not progress):
+        for rows, new in in_parts_that_fit(batch, run, what="prompts"):
+            for row, tokens in zip(rows, new, strict=True):
+                results[row] = tokens
     return results
 
 

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, cat
 
 from clas_lens.corpus.arguments import given_model
+from clas_lens.models.decoding import continues_cache
 from clas_lens.models.hooking import HeldExit, HookBlock, HookFunction, WithHold, hooked
-from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, pattern_name
+from clas_lens.models.sites import LensModel, Site, check_mlp_hooks
 from clas_lens.models.units import flat
 from clas_lens.steering.intervention import Edit, Intervention, SteeringError, given_intervention
 from clas_lens.steering.prompt_strengths import PromptStrengths, unsteered_first
@@ -68,8 +69,6 @@ class Steering:
         hooks: list[tuple[str, HookFunction]] = [
             (self._names[site], self._hook(site, edit)) for site, edit in self._edits.items()
         ]
-        if self.watches_cache:
-            hooks.insert(0, (pattern_name(min(self._edits).layer), self._watch_cache))
         return hooks
 
     @property
@@ -111,8 +110,24 @@ class Steering:
         """The hook points where nothing was edited yet."""
         return [self._names[site] for site, count in self.fired.items() if count == 0]
 
-    def _watch_cache(self, pattern: Tensor, hook: object) -> None:
-        self._continues_cache = pattern.shape[-1] > pattern.shape[-2]
+    @contextmanager
+    def watching_cache(self, model: LensModel, block: HookBlock) -> Iterator[None]:
+        """Where positions hang on it, passes inside say whether they continue a KV cache, before the first edit of each."""
+        if not self.watches_cache:
+            yield
+            return
+        layer = min(self._edits).layer
+        watched: Any = model.blocks[layer]
+
+        def watch(module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            if module is watched and block.acts_here():  # not a copy's, and not after an interrupted clean-up
+                self._continues_cache = continues_cache((*inputs, *options.values()), layer)
+
+        handle = watched.register_forward_pre_hook(watch, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _hook(self, site: Site, edit: Edit) -> HookFunction:
         observes = getattr(edit, "observes", False)
@@ -222,7 +237,7 @@ def _steered(
         raise SteeringError("no languages given")
     steering = Steering(model, intervention, languages, per_row=per_row)
     active = _on_model.setdefault(model, [])
-    with hooked(model, steering.hooks(), hold) as block:
+    with hooked(model, steering.hooks(), hold) as block, steering.watching_cache(model, block):
         active[:] = [entry for entry in active if entry[1].is_open]  # an interrupted block may have left its own
         active.append((steering, block))
         try:

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from clas_lens.models.installed import default_backend
 from clas_lens.models.presets import EMBEDDED_MODEL
 from clas_lens.vocabulary import (
     OF_THE_MLP,
     Activity,
+    Backend,
     Method,
     Part,
     Pooling,
@@ -45,7 +47,9 @@ class CollectConfig(StageConfig):
     """What to measure, and on which texts."""
 
     model: str = Field(EMBEDDED_MODEL, min_length=1, description="preset, Hub id, folder or .gguf file")
-    backend: Literal["hooked", "bridge"] = Field("hooked", description="HookedTransformer or TransformerBridge")
+    backend: Backend = Field(
+        default_backend(), description="HookedTransformer (TransformerLens 3) or TransformerBridge"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="default: bfloat16 on a GPU, else float32"
     )

@@ -5,6 +5,7 @@ import base64
 import pytest
 from chromium import FLAGS, need
 from report_runs import full_run
+from tiny import BACKEND
 
 from analysis.figures.paper import paper_gains
 from analysis.report.build import build_report
@@ -31,7 +32,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(lens_models, tmp_path_factory):
     """A report whose texts would run if they could."""
-    return build_report(full_run(tmp_path_factory.mktemp("run"), lens_models["llama", "hooked"], hostile=True).root)
+    return build_report(full_run(tmp_path_factory.mktemp("run"), lens_models["llama", BACKEND], hostile=True).root)
 
 
 @pytest.fixture(scope="module")

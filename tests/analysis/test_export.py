@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from chromium import FLAGS, need
 from report_runs import full_run
+from tiny import BACKEND
 
 from analysis.report.figures import drawn_figures
 from analysis.report.files import draw_files, paper_name
@@ -33,7 +34,7 @@ return outside;
 
 @pytest.fixture(scope="module")
 def data(lens_models, tmp_path_factory):
-    return RunData.open(full_run(tmp_path_factory.mktemp("full"), lens_models["llama", "hooked"]).root)
+    return RunData.open(full_run(tmp_path_factory.mktemp("full"), lens_models["llama", BACKEND]).root)
 
 
 def every_figure(data):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from report_runs import full_run
 from scipy import stats
+from tiny import BACKEND
 
 from analysis import gain_scatter
 from analysis.report.relation_tables import relation_tables
@@ -78,7 +79,7 @@ def test_pitman_morgan_by_its_t():
 
 @pytest.fixture(scope="module")
 def data(lens_models, tmp_path_factory):
-    return RunData.open(full_run(tmp_path_factory.mktemp("full"), lens_models["llama", "hooked"]).root)
+    return RunData.open(full_run(tmp_path_factory.mktemp("full"), lens_models["llama", BACKEND]).root)
 
 
 def test_a_runs_relations_are_its_tables(data):

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 from report_runs import HOSTILE, LANGUAGES, full_run
+from tiny import BACKEND
 
 from analysis import save_figure
 from analysis.figures.paper import paper_gains
@@ -30,12 +31,12 @@ SECTIONS = ["run", "categories", "neurons", "changes", "results", "paper", "answ
 
 @pytest.fixture(scope="module")
 def full(lens_models, tmp_path_factory):
-    return full_run(tmp_path_factory.mktemp("full"), lens_models["llama", "hooked"])
+    return full_run(tmp_path_factory.mktemp("full"), lens_models["llama", BACKEND])
 
 
 @pytest.fixture(scope="module")
 def hostile(lens_models, tmp_path_factory):
-    return full_run(tmp_path_factory.mktemp("hostile"), lens_models["llama", "hooked"], hostile=True)
+    return full_run(tmp_path_factory.mktemp("hostile"), lens_models["llama", BACKEND], hostile=True)
 
 
 class Page(HTMLParser):

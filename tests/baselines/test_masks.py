@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import logits
+from tiny import BACKEND, BACKENDS, logits
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
@@ -138,7 +138,7 @@ def test_neuron_magnitude_is_the_length_of_the_mean_output(model, small_stats, h
 
 def test_magnitudes_of_another_model_are_refused(lens_models, small_stats):
     with pytest.raises(cl.SteeringError, match="with other weights than 'tiny-qwen2'"):
-        neuron_magnitude(lens_models["qwen2", "hooked"], small_stats)
+        neuron_magnitude(lens_models["qwen2", BACKEND], small_stats)
 
 
 # --- norm-matched noise ---
@@ -155,7 +155,7 @@ def test_smallest_input_by_hand():
     torch.testing.assert_close(smallest_input(flat, torch.tensor([3.0, 4.0])), torch.tensor([0.5, 0.0]).double())
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_noise_moves_the_mlp_output_as_far_as_clas(lens_models, hf_models, clas, tokens, family, backend):
     """One steered layer, in Hugging Face's model: the output of down_proj moves by CLAS's distance, always along n."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import logits
+from tiny import BACKEND, BACKENDS, logits, needs_hooked
 from torch.nn.functional import gelu, silu
 
 import clas_lens as cl
@@ -26,7 +26,7 @@ def measured(lens_models, small_corpus):
     """Statistics with histograms of every family."""
     corpus = small_corpus.take(range(4))
     return {
-        family: cl.collect_statistics(lens_models[family, "hooked"], corpus, histograms=True, progress=False)
+        family: cl.collect_statistics(lens_models[family, BACKEND], corpus, histograms=True, progress=False)
         for family in ("llama", "qwen2", "gemma3")
     }
 
@@ -153,7 +153,7 @@ def test_the_mean_is_taken_where_it_is_written(lens_models, hf_models, measured,
     """After the nonlinearity by default, before it as released: means over a text's tokens, then over texts."""
     stats = measured[family]
     selection = wide_lape(stats)
-    tokenizer = lens_models[family, "hooked"].tokenizer
+    tokenizer = lens_models[family, BACKEND].tokenizer
     gates = gates_by_hand(hf_models[family], tokenizer, small_corpus["de"][:4], layer=3)
     row, own = stats.languages.index("de"), selection.of("de")[3]
     after = Overwrite.int_mu(stats, selection).constants[row, 3, own]
@@ -266,7 +266,7 @@ def test_a_mixed_batch_equals_batches_of_one_language(model, stats, selection, t
     assert torch.equal(mixed[1], logits(model, tokens)[1])
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_bfloat16_models(folders, measured, tokens, family, backend):
     model = cl.load_model(folders[family], dtype=torch.bfloat16, backend=backend)
@@ -327,7 +327,7 @@ def test_generated_positions_leave_the_prompt(model, stats, selection, tokens):
 
 def test_gradients_flow_through(llama, stats, selection, tokens):
     overwrite = Overwrite.int_mu(stats, selection, alpha=0.5)
-    weight = llama.blocks[0].mlp.W_in.requires_grad_(True)
+    weight = next(iter(llama.blocks[0].mlp.parameters())).requires_grad_(True)
     try:
         with cl.steer(llama, overwrite, language="de"):
             cl.generate(llama, [[1, 5, 9]], max_new_tokens=2)
@@ -400,9 +400,10 @@ def test_parts_that_do_not_fit_are_refused(measured, stats, selection, lens_mode
     with pytest.raises(cl.SteeringError, match="nothing to overwrite"):
         replace(overwrite, selection=replace(selection, masks=torch.zeros_like(selection.masks)))
     with pytest.raises(cl.SteeringError, match="with other weights than 'tiny-qwen2'"):
-        overwrite.check(lens_models["qwen2", "hooked"])
+        overwrite.check(lens_models["qwen2", BACKEND])
 
 
+@needs_hooked
 def test_an_mlp_without_a_gate_takes_site_post(tokens):
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 

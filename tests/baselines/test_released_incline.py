@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import logits
+from tiny import BACKEND, logits
 
 import clas_lens as cl
 from clas_lens.baselines.load import load_intervention
@@ -50,7 +50,7 @@ def test_every_second_text_has_english_before_it():
 @pytest.fixture(scope="module")
 def fitted(lens_models, small_corpus):
     corpus = released_texts(small_corpus.take(range(6)))
-    states = collect_representations(lens_models["llama", "hooked"], corpus, range(5), site="mlp_out", progress=False)
+    states = collect_representations(lens_models["llama", BACKEND], corpus, range(5), site="mlp_out", progress=False)
     return states, ReleasedIncline.fit(states, alpha=0.7)
 
 

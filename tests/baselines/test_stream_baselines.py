@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import logits
+from tiny import BACKEND, logits
 
 import clas_lens as cl
 from clas_lens.baselines.load import load_intervention
@@ -69,7 +69,7 @@ def test_unit_vectors_by_hand(llama):
 @pytest.fixture(scope="module")
 def read(lens_models, small_corpus):
     corpus = small_corpus.take(range(4))
-    return collect_representations(lens_models["llama", "hooked"], corpus, range(5), progress=False)
+    return collect_representations(lens_models["llama", BACKEND], corpus, range(5), progress=False)
 
 
 def test_recover_equals_hugging_face_with_hooks(model, hf_models, read, tokens):

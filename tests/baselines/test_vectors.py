@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import logits
-from transformer_lens import HookedTransformer
+from tiny import BACKEND, BACKENDS, logits
+from transformer_lens.model_bridge import TransformerBridge
 
 import clas_lens as cl
 from clas_lens.baselines.vectors import AddVector, Incline, least_squares_map
@@ -22,7 +22,7 @@ def representations(values, *, pool="mean", layers=(2,), languages=("en", "de"),
 
 def edit(intervention, x, languages, rows=None):
     # Nothing is asked of the model, which may as well be an empty one.
-    (change,) = intervention.edits(HookedTransformer.__new__(HookedTransformer), languages).values()
+    (change,) = intervention.edits(TransformerBridge.__new__(TransformerBridge), languages).values()
     return change(x, list(range(len(x))) if rows is None else rows)
 
 
@@ -101,7 +101,7 @@ def test_incline_maps_its_own_examples_onto_the_anchors(random_states):
 # --- on models ---
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_steering_equals_hugging_face_with_a_hook(lens_models, hf_models, random_states, tokens, family, backend):
     model, hf = lens_models[family, backend], hf_models[family]
@@ -158,15 +158,15 @@ def test_a_model_steered_by_its_own_diff_mean(model, small_corpus):
 
 
 def test_a_matrix_used_without_gradients_serves_a_pass_with_them(llama, random_states, tokens):
-    llama.blocks[0].mlp.W_out.requires_grad_(True)
+    weight = next(iter(llama.blocks[0].mlp.parameters())).requires_grad_(True)
     try:
         with cl.steer(llama, Incline.fit(random_states, LAYER), language="de"):
             with torch.inference_mode():
                 llama(tokens)
             llama(tokens).sum().backward()
-        assert llama.blocks[0].mlp.W_out.grad.abs().sum() > 0
+        assert weight.grad.abs().sum() > 0
     finally:
-        llama.blocks[0].mlp.W_out.grad = None
+        weight.grad = None
         llama.requires_grad_(False)
 
 
@@ -189,10 +189,12 @@ def test_what_is_refused(llama, lens_models, random_states, small_corpus):
         AddVector.diff_mean(random_states.select(["en"]), LAYER)
     with pytest.raises(cl.SteeringError, match="alpha must be finite"):
         replace(vector, alpha=float("inf"))
-    with pytest.raises(cl.SteeringError, match=r"for layers \[9\] of None, 32 wide; 'tiny-llama' has 5 layers, 32 wide"):
+    with pytest.raises(
+        cl.SteeringError, match=r"for layers \[9\] of None, 32 wide; 'tiny-llama' has 5 layers, 32 wide"
+    ):
         with cl.steer(llama, replace(vector, layer=9), language="de"):
             pass
-    own = collect_representations(lens_models["qwen2", "hooked"], small_corpus.take([0]), (LAYER,), progress=False)
+    own = collect_representations(lens_models["qwen2", BACKEND], small_corpus.take([0]), (LAYER,), progress=False)
     with pytest.raises(cl.SteeringError, match=r"measured on 'tiny-qwen2' with other weights than 'tiny-llama'"):
         with cl.steer(llama, AddVector.diff_mean(own, LAYER), language="de"):
             pass

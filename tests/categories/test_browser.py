@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES
+from tiny import BACKEND, BACKENDS, FAMILIES, needs_hooked
 
 import clas_lens as cl
 from clas_lens.categories.browser import promoted_tokens, selectivity, top_neurons, with_promoted_tokens
@@ -14,7 +14,7 @@ from clas_lens.representations.effects import neuron_activations
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_promoted_tokens_are_those_of_the_hugging_face_weights(family, backend, lens_models, hf_models):
     model, hf = lens_models[family, backend], hf_models[family]
     layer, neuron = 3, 17
@@ -51,7 +51,7 @@ def test_top_neurons_by_counting(small_stats, small_cats, small_corpus):
 
 
 def test_the_top_example_is_where_the_neuron_fires_most(lens_models, small_stats, small_cats, small_corpus):
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     line = next(top_neurons(small_stats, small_cats, small_corpus, "zh", layer=2, n=1).itertuples())
     assert line.layer == 2
     _, cache = model.run_with_cache(model.to_tokens(line.text))
@@ -93,6 +93,7 @@ def test_activations_before_and_after(model, small_cats, small_corpus):
     assert set(only["when"]) == {"before"}
 
 
+@needs_hooked
 def test_a_folded_norm_makes_no_difference(llama):
     directions = down_projection(llama, 2)[:4]
     folded = copy.deepcopy(llama)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny import BACKEND
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
@@ -148,7 +149,7 @@ def test_act_prob_ties_go_to_the_first_neuron():
 
 @pytest.fixture(scope="module")
 def counted(lens_models, small_corpus):
-    return cl.collect_statistics(lens_models["llama", "hooked"], small_corpus, histograms=True, progress=False)
+    return cl.collect_statistics(lens_models["llama", BACKEND], small_corpus, histograms=True, progress=False)
 
 
 def exact_gates(model, corpus, layer):

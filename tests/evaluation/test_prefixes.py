@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import BACKENDS, tiny_tokenizer
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import clas_lens as cl
@@ -149,6 +148,8 @@ def test_whole_prompts(llama_model):
 def test_learned_positions_follow_the_mask(backend):
     torch.manual_seed(0)
     if backend == "hooked":
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+
         shape = {"n_layers": 3, "d_model": 32, "n_ctx": 128, "d_head": 8, "d_vocab": 600, "act_fn": "gelu"}
         model = HookedTransformer(HookedTransformerConfig(**shape, positional_embedding_type="standard", seed=0))
     else:

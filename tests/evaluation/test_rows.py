@@ -8,6 +8,7 @@ from importlib import import_module
 import pandas as pd
 import pytest
 import torch
+from tiny import BACKEND
 
 import clas_lens as cl
 from clas_lens.evaluation.answers import _Watched, answer_item
@@ -24,6 +25,8 @@ from clas_lens.evaluation.store import RowStore
 from clas_lens.models.sites import hooked
 from clas_lens.tasks.xnli import XNLI
 from clas_lens.tasks.xquad import XQuAD
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 QUIET = {"progress": False}
 
@@ -74,10 +77,10 @@ def test_english_is_bit_identical_and_german_is_not(model, xnli, clas):
 
 
 def test_probabilities_against_the_plain_hugging_face_model(lens_models, hf_models, xnli):
-    rows = evaluate(lens_models["qwen2", "hooked"], xnli, batch_size=3, **QUIET)
-    hf, tokenizer = hf_models["qwen2"], lens_models["qwen2", "hooked"].tokenizer
+    rows = evaluate(lens_models["qwen2", BACKEND], xnli, batch_size=3, **QUIET)
+    hf, tokenizer = hf_models["qwen2"], lens_models["qwen2", BACKEND].tokenizer
     digits = [tokenizer(digit, add_special_tokens=False)["input_ids"][0] for digit in "012"]
-    prompts = xnli.prompts(lens_models["qwen2", "hooked"], "de")
+    prompts = xnli.prompts(lens_models["qwen2", BACKEND], "de")
     found = rows[rows["language"] == "de"].reset_index(drop=True)
     for place, prompt in enumerate(prompts):
         with torch.no_grad():
@@ -95,12 +98,12 @@ def test_only_the_missing_chunks_are_run(llama, xnli, clas, tmp_path, monkeypatc
     save, ran = RowStore.save, []
     stop_at = [3]
 
-    def counting(self, plan, item, name, table):
+    def counting(self, plan, item, name, table, **told):
         if item.number is not None:
             if len(ran) == stop_at[0]:
                 raise KeyboardInterrupt
             ran.append((item.language, item.number, name))
-        save(self, plan, item, name, table)
+        save(self, plan, item, name, table, **told)
 
     monkeypatch.setattr(RowStore, "save", counting)
     options = {"chunk_size": 2, "out": tmp_path, **QUIET}

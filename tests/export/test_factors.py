@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import BACKEND
 
 import clas_lens as cl
 from clas_lens.categories.selection import category_selection
@@ -54,7 +55,7 @@ def test_what_is_no_factor_is_refused(small_stats, small_cats, lens_models):
     )
     vector = cl.AddVector(torch.ones(1, 32), ("de",), 1)
     incline = cl.Incline(torch.eye(32)[None], ("de",), 1)
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     noise = cl.MatchedNoise.for_model(model, cl.Clas(small_cats, layers=(1,)), seed=0)
     for intervention, reason in [
         (overwrite, "replaces activations by constants"),

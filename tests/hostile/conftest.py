@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jaxtyping
 import pytest
 from report_runs import full_run
+from tiny import BACKEND
 
 import clas_lens as cl
 
@@ -20,7 +21,7 @@ def as_users_run_it():
 @pytest.fixture(scope="session")
 def world(folders, hf_models, lens_models, small_corpus, small_stats, small_cats, tmp_path_factory):
     """Everything that a case may take; none of it may be changed."""
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     few = small_corpus.take(range(6))
     clas = cl.Clas(small_cats, layers=(1, 2), alpha=-2.0)
     task = cl.tasks.XQuAD("bundled", ("en", "de"), limit=2, max_new_tokens=2)
@@ -28,7 +29,7 @@ def world(folders, hf_models, lens_models, small_corpus, small_stats, small_cats
         folder=folders["llama"],
         hf=hf_models["llama"],
         model=model,
-        other=lens_models["qwen2", "hooked"],
+        other=lens_models["qwen2", BACKEND],
         corpus=few,
         stats=small_stats,
         cats=small_cats,

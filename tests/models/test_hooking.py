@@ -7,12 +7,14 @@ import threading
 
 import pytest
 import torch
-from tiny import assert_no_hooks, logits
+from tiny import BACKEND, assert_no_hooks, logits
 
 import clas_lens as cl
 from clas_lens.models.hooking import hooked, refuse_compiled
 from clas_lens.models.sites import check_mlp_hooks, post_name
 from clas_lens.steering.steer import steerings_on
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def interrupted(run, at):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of blocks interrupted before `with`
 def test_an_interrupt_anywhere_ends_the_steering(lens_models, clas):
     """Nothing is steered while the interrupt is still held (Jupyter holds the last error); once it is gone, no hook is left."""
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     points = [model.blocks[layer].mlp.hook_post for layer in clas.layers]
     values, at, hit = torch.ones(1, 2, model.cfg.d_mlp), 0, True
     while hit:
@@ -124,3 +126,10 @@ def test_compiled_models_are_told_apart(llama, clas):
 def test_what_has_no_hook_points_is_told(what, message):
     with pytest.raises(cl.ModelLoadError, match=message):
         check_mlp_hooks(what)
+
+
+def test_an_unknown_hook_name_is_refused(model):
+    """TransformerLens's own bridge passes over one in 3.9."""
+    with pytest.raises(ValueError, match="no hook point 'blocks.9.mlp.hook_post' in tiny-llama"):
+        with hooked(model, [(post_name(9), lambda h, hook: None)]):
+            pass

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
-from tiny import BACKENDS, FAMILIES, assert_no_hooks, tiny_hf_model, tiny_tokenizer
+from tiny import BACKEND, BACKENDS, FAMILIES, assert_no_hooks, needs_hooked, tiny_hf_model, tiny_tokenizer
 from transformers import CohereConfig, CohereForCausalLM
 
 import clas_lens as cl
-from clas_lens.models.probe import check_parity, down_projections, take_reference
+from clas_lens.models.probe import check_parity, down_projections, probe_tokens, take_reference
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -20,6 +22,7 @@ def test_float_error_of_small_dtypes_passes(family, backend, dtype):
     assert cl.models.describe_model(model)["checked"]
 
 
+@needs_hooked  # 4.3's is right
 def test_cohere_is_refused_on_the_bridge():
     """TransformerLens computes it otherwise from the second position on."""
     torch.manual_seed(0)
@@ -59,14 +62,14 @@ CHANGES = {
 def test_what_differs_is_named_by_its_place(where):
     hf_model = tiny_hf_model("llama")
     reference = take_reference(hf_model)
-    model = cl.load_model(copy.deepcopy(hf_model))
+    model = cl.load_model(copy.deepcopy(hf_model), tokenizer=tiny_tokenizer(bos=True))
     CHANGES[where](model)
     with pytest.raises(cl.ModelLoadError, match=rf"{where} are off by up to .* allowed in float32"):
         check_parity(model, reference)
 
 
 def test_wrong_positions_of_padded_rows_are_seen(lens_models, hf_models, monkeypatch):
-    model = lens_models["llama", "hooked"]
+    model = lens_models["llama", BACKEND]
     reference = take_reference(hf_models["llama"])
     check_parity(model, reference)
     monkeypatch.setattr("clas_lens.models.probe._left_padded", unmasked(reference))
@@ -111,6 +114,7 @@ def test_a_loaded_model_has_no_hooks_and_the_object_is_as_it_was(backend):
     assert any(p.data_ptr() in shared for p in model.parameters())
 
 
+@needs_hooked
 def test_objects_of_transformer_lens_are_recorded_as_unchecked():
     from clas_lens.models.hooked import to_hooked_transformer
 
@@ -127,6 +131,7 @@ def test_a_model_without_a_known_down_projection_says_how_to_go_on():
         down_projections(hf_model)
 
 
+@needs_hooked
 def test_the_coverage_table_names_what_messages_call_exact():
     """Never wrong; and what `hooked.py` says of a bridge is what was measured."""
     import json
@@ -138,3 +143,14 @@ def test_the_coverage_table_names_what_messages_call_exact():
     assert len(rows) >= 25
     assert {row[backend] for row in rows for backend in BACKENDS} <= {"exact", "refused"}
     assert {row["class"] for row in rows if row["bridge"] == "exact"} == EXACT_BRIDGES
+
+
+def test_a_model_with_several_ends_is_checked():
+    """As the configuration of Llama 3.1 Instruct has."""
+    hf_model = tiny_hf_model("llama")
+    plain = probe_tokens(hf_model)
+    hf_model.config.eos_token_id = [2, int(plain[0][1]), int(plain[1][2])]
+    rows = probe_tokens(hf_model)
+    assert not set(hf_model.config.eos_token_id) & {int(token) for row in rows for token in row}
+    model = cl.load_model(hf_model, tokenizer=tiny_tokenizer(bos=True))
+    assert cl.models.describe_model(model)["checked"]

@@ -4,6 +4,8 @@ import pytest
 
 from clas_lens.models.sites import Site
 
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
+
 
 def test_sites_are_values_in_the_order_of_a_forward_pass(model):
     sites = [Site(kind, layer) for layer in (0, 3) for kind in ("up", "mlp", "residual")]

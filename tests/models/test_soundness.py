@@ -168,8 +168,9 @@ def test_image_text_models_name_the_bridge(tmp_path):
     ).eval()
     hf_model.save_pretrained(tmp_path / "seeing")
     tiny_tokenizer(bos=True).save_pretrained(tmp_path / "seeing")
-    with pytest.raises(cl.ModelLoadError, match=r"backend='bridge' loads this Gemma3ForConditionalGeneration"):
-        cl.load_model(tmp_path / "seeing", backend="hooked")
+    if "hooked" in BACKENDS:
+        with pytest.raises(cl.ModelLoadError, match=r"backend='bridge' loads this Gemma3ForConditionalGeneration"):
+            cl.load_model(tmp_path / "seeing", backend="hooked")
     model = cl.load_model(tmp_path / "seeing", backend="bridge")
     tokens = torch.arange(3, 20)[None]
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import BACKENDS
 
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
@@ -10,6 +11,8 @@ from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.sites import post_name, residual_name
 from clas_lens.representations.alignment import AlignmentError, cosine_frame
 from clas_lens.representations.sentences import Representations, collect_representations
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 LAYERS = (1, 3)
 
@@ -30,7 +33,7 @@ def collect(model, corpus, layers=LAYERS, **options):
     return collect_representations(model, corpus, layers, progress=False, **options)
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_equal_to_hugging_faces_hidden_states(lens_models, hf_models, few, family, backend):
     model = lens_models[family, backend]

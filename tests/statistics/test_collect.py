@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from tiny import BACKENDS, needs_hooked
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import clas_lens as cl
@@ -12,6 +12,8 @@ from clas_lens.corpus.reading import NonFiniteActivationError
 from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.sites import gate_name, post_name
 from clas_lens.statistics.histogram import count_bins
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}  # float32 forward passes of different widths
 FIELDS = ("mean", "second_moment", "gate_mean", "gate_act_mean", "firing_rate", "gate_rate", "max")
@@ -86,6 +88,8 @@ def plain_mlp_model(backend, folder, tokenizer):
     """A random model whose MLPs have no gate."""
     shape = {"n_layers": 3, "d_model": 32, "n_ctx": 512, "d_head": 8, "d_mlp": 48, "d_vocab": 600}
     if backend == "hooked":
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+
         cfg = HookedTransformerConfig(**shape, act_fn="gelu_new", model_name="plain", seed=0, device="cpu")
         return HookedTransformer(cfg, tokenizer, default_padding_side="left")
     torch.manual_seed(0)
@@ -95,7 +99,7 @@ def plain_mlp_model(backend, folder, tokenizer):
     return cl.load_model(folder, backend="bridge", device="cpu")
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_mlp_without_a_gate(folders, tmp_path, small_corpus, backend):
     """Its pre-activation counts as the gate, so act(gate) is h."""
     model = plain_mlp_model(backend, tmp_path / "gpt2", AutoTokenizer.from_pretrained(folders["llama"]))
@@ -121,13 +125,14 @@ def test_batches_padding_and_backends_change_nothing(each_model, small_corpus):
     assert_same(collect(each_model, corpus, batch_size=5, padding_side="right"), one_by_one)
 
 
+@needs_hooked
 def test_both_backends_agree(lens_models, small_corpus):
     hooked, bridge = (collect(lens_models["gemma3", backend], small_corpus) for backend in ("hooked", "bridge"))
     assert_same(hooked, bridge)
     assert hooked.model["neurons"] == bridge.model["neurons"]
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_gate_is_the_same_whether_its_nonlinearity_is_seen_or_computed_again(
     lens_models, small_corpus, backend, monkeypatch
 ):
@@ -139,6 +144,7 @@ def test_the_gate_is_the_same_whether_its_nonlinearity_is_seen_or_computed_again
     assert_same(seen, collect(model, small_corpus), atol=1e-7, rtol=1e-6)
 
 
+@needs_hooked
 def test_the_nonlinearity_is_put_back(llama, small_corpus):
     before = [block.mlp.act_fn for block in llama.blocks]
     collect(llama, small_corpus.take(range(2)))
@@ -271,7 +277,7 @@ def test_what_something_else_acts_on_is_not_measured(llama, small_cats, small_co
             collect(llama, small_corpus)
     few = small_corpus.take(range(2))
     with cl.models.hooked(llama, [(post_name(0), lambda h, hook: 2 * h)]):
-        with pytest.raises(ValueError, match=r"hooks of yours \(at 'blocks.0.mlp.hook_post'\)"):
+        with pytest.raises(ValueError, match=r"hooks of yours \(at 'blocks.0.mlp."):
             collect(llama, few, out=tmp_path)
         doubled = collect(llama, few)
     torch.testing.assert_close(doubled.mean[:, 0], 2 * collect(llama, few).mean[:, 0])
@@ -283,8 +289,9 @@ def test_a_mapping_of_texts_is_taken_for_a_corpus(llama, small_corpus):
     assert torch.equal(collect(llama, texts).mean, collect(llama, cl.ParallelCorpus.from_texts(texts)).mean)
 
 
+@needs_hooked
 def test_a_model_without_tokenizer_says_what_to_do(hf_models, small_corpus):
-    from clas_lens.models.hooked import to_hooked_transformer
+    from clas_lens.models.hooked import to_hooked_transformer  # a bridge has one
 
     with pytest.raises(ValueError, match="has no tokenizer"):
         collect(to_hooked_transformer(hf_models["llama"], None, name="x"), small_corpus)

@@ -5,13 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import tiny_hf_model, tiny_tokenizer
+from tiny import BACKENDS, tiny_hf_model, tiny_tokenizer
 
 import clas_lens as cl
 from clas_lens.corpus.tokens import tokenize
 from clas_lens.given import given_whole
 from clas_lens.models.decoding import Decoder
 from clas_lens.steering.generate import checked_prompts, end_token_ids, generate_tokens
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 N = 10
 
@@ -137,7 +139,7 @@ def test_counts_of_new_tokens(count):
         given_whole("max_new_tokens", count, least=1)
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("saved", [False, True], ids=["object", "folder"])
 def test_the_end_tokens_of_the_generation_config_end_answers(tmp_path, backend, saved):
     tokenizer = tiny_tokenizer(bos=False)

@@ -9,12 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tiny import logits
+from tiny import BACKEND, BACKENDS, logits
 
 import clas_lens as cl
 from clas_lens.models.sites import post_name
 from clas_lens.steering.clas import clas_scale
 from clas_lens.steering.edits import LanguageTable, Rescale
+
+pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
 LAYERS = (1, 2)
 number = st.floats(-8, 8, allow_nan=False)
@@ -208,7 +210,7 @@ def test_generated_positions(model, small_cats, tokens):
         logits(model, prompt)
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_bfloat16_models(folders, small_corpus, tokens, family, backend):
     model = cl.load_model(folders[family], dtype=torch.bfloat16, backend=backend)
@@ -233,14 +235,14 @@ def test_rescaling_works_in_float32_or_better():
 
 def test_a_scale_used_without_gradients_serves_a_pass_with_them(llama, clas, tokens):
     model = cl.load_model(llama)
-    model.blocks[0].mlp.W_out.requires_grad_(True)
+    weight = next(iter(model.blocks[0].mlp.parameters())).requires_grad_(True)
     try:
         with cl.steer(model, clas, language="de"):
             cl.generate(model, [[1, 5, 9]], max_new_tokens=2)
             model(tokens).sum().backward()
-        assert model.blocks[0].mlp.W_out.grad.abs().sum() > 0
+        assert weight.grad.abs().sum() > 0
     finally:
-        model.blocks[0].mlp.W_out.grad = None
+        weight.grad = None
         model.requires_grad_(False)
 
 
@@ -329,17 +331,17 @@ def test_empty_masks_are_refused(small_cats):
 
 
 def test_masks_of_other_attention_weights_are_told(lens_models, small_cats):
-    model = copy.deepcopy(lens_models["llama", "hooked"])
+    model = copy.deepcopy(lens_models["llama", BACKEND])
     clas = cl.Clas(replace(small_cats, model=cl.models.describe_model(model)), layers=LAYERS)
     with torch.no_grad():
-        next(weight for name, weight in model.named_parameters() if name.endswith("W_Q")).mul_(1.5)
+        next(weight for name, weight in model.named_parameters() if name.endswith("W_Q") or "q_proj" in name).mul_(1.5)
     told = pytest.warns(UserWarning, match="whose other weights differ")
     with told, cl.steer(model, clas, language="de", must_fire=False):
         pass
 
 
 def test_categories_of_another_model_are_refused(lens_models, clas):
-    other_weights = lens_models["qwen2", "hooked"]
+    other_weights = lens_models["qwen2", BACKEND]
     with (
         pytest.raises(cl.SteeringError, match=r"'tiny-llama' with other weights than 'tiny-qwen2'"),
         cl.steer(other_weights, clas, language="de"),
@@ -353,7 +355,7 @@ def test_categories_of_another_shape_are_refused(lens_models, small_cats):
     cats = NeuronCategories(small_cats.active[:, :4], small_cats.languages, model={"name": "shallow"})
     with (
         pytest.raises(cl.SteeringError, match="'shallow' with 4 layers x 48 neurons; 'tiny-llama' has 5 x 48"),
-        cl.steer(lens_models["llama", "hooked"], cl.Clas(cats, layers=(1,)), language="de"),
+        cl.steer(lens_models["llama", BACKEND], cl.Clas(cats, layers=(1,)), language="de"),
     ):
         pass
 

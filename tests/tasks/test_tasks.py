@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 import torch
 from tiny import shared_data
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer
 
 from clas_lens.models.decoding import make_decoder
@@ -19,6 +18,9 @@ from clas_lens.tasks.xquad import XQuAD
 
 def as_model(name, n_ctx=2048):
     """A model of one small layer with a real tokenizer: enough to make prompts."""
+    pytest.importorskip("transformer_lens.HookedTransformer", reason="TransformerLens 4 has no HookedTransformer")
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     shape = {"n_layers": 1, "d_model": 8, "d_head": 4, "d_vocab": 32, "act_fn": "silu", "n_ctx": n_ctx}
     model = HookedTransformer(HookedTransformerConfig(**shape, device="cpu", model_name=name))
     model.tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers", name))
