@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categories_of, categorize
+from clas_lens.cluster.work import Tell
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
-    Tick,
     in_one_pass,
     parallel_readings,
     read_batches,
@@ -163,7 +163,8 @@ def instance_shares(
     items = parallel_readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
     totals = torch.zeros(model.cfg.n_layers, len(NeuronCategory), dtype=torch.int64)
     counts = torch.zeros(0)
-    for item, active in read_items(items, partial(_active, model, last), what="instance shares", progress=progress):
+    read = partial(_active, last=last)
+    for item, active in read_items(model, items, read, what="instance shares", progress=progress):
         first, final = item.language == corpus.languages[0], item.language == corpus.languages[-1]
         counts = active if first else counts.add_(active)
         if final:
@@ -181,7 +182,7 @@ def instance_shares(
     )
 
 
-def _active(model: LensModel, last: bool, item: Reading, tick: Tick) -> Int[Tensor, "example layer neuron"]:
+def _active(model: LensModel, item: Reading, tell: Tell, *, last: bool) -> Int[Tensor, "example layer neuron"]:
     """1 where the h of an example's last token, or its mean over content tokens, is above 0; of an item of one batch."""
 
     @contextmanager
@@ -201,5 +202,5 @@ def _active(model: LensModel, last: bool, item: Reading, tick: Tick) -> Int[Tens
         with hooked(model, [(post_name(layer), on_post(layer)) for layer in range(model.cfg.n_layers)]):
             yield active
 
-    ((_, active),) = read_batches(model, item, in_one_pass(model, watching), tick)
+    ((_, active),) = read_batches(model, item, in_one_pass(model, watching), tell)
     return active

@@ -1,7 +1,7 @@
 """One item of work answered: a pure function of the model, the plan and the item."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clas_lens.cluster.work import Tell
 from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
 from clas_lens.evaluation.plan import EvaluationError, EvaluationPlan, WorkItem
 from clas_lens.evaluation.prefixes import Segment, prompt_batches, shared_segments, whole_prompts
@@ -26,9 +27,7 @@ class Answered:
     answers: "Counter[str]"
 
 
-def answer_item(
-    model: LensModel, plan: EvaluationPlan, item: WorkItem, *, tell: Callable[[int], object] = lambda answers: None
-) -> Answered:
+def answer_item(model: LensModel, item: WorkItem, tell: Tell, *, plan: EvaluationPlan) -> Answered:
     """Answer the item's examples under each of its interventions.
 
     Args:
@@ -73,7 +72,7 @@ class _Answering:
         self._changing = changing
         self._starts = {name: first_layer(model, chosen, [item.language]) for name, chosen in changing.items()}
 
-    def run(self, tell: Callable[[int], object]) -> dict[str, list[Any]]:
+    def run(self, tell: Tell) -> dict[str, list[Any]]:
         """The answers by intervention, in the order of the examples."""
         item = self._item
         answers: dict[str, list[Any]] = {name: [None] * len(item.examples) for name in item.names}
