@@ -22,9 +22,9 @@ class Room:
         memory: bytes, of all machines.
     """
 
-    cpus: Sequence[float]
-    gpus: float
-    memory: float
+    cpus: Sequence[float | int]
+    gpus: float | int
+    memory: float | int
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Plan:
 
     workers: int
     cpus: int
-    gpus: float
+    gpus: float | int
     reason: str
 
 
-def plan_workers(room: Room, *, workers: int | None, gpus_per_worker: float | None, weights: int) -> Plan:
+def plan_workers(room: Room, *, workers: int | None, gpus_per_worker: float | int | None, weights: int) -> Plan:
     """As many workers as asked for, else as there are GPUs for, else as fit the memory and the CPUs.
 
     Args:
@@ -69,7 +69,7 @@ def plan_workers(room: Room, *, workers: int | None, gpus_per_worker: float | No
     return Plan(count, _cpus_each(room.cpus, count), gpus, reason if workers is None else "as asked for")
 
 
-def _cpus_each(machines: Sequence[float], workers: int) -> int:
+def _cpus_each(machines: Sequence[float | int], workers: int) -> int:
     """As many CPUs a worker as can be had on these machines for all of them."""
     shares = range(int(sum(machines)) // workers, 0, -1)
     return next((each for each in shares if sum(int(cpus) // each for cpus in machines) >= workers), 1)

@@ -20,6 +20,7 @@ from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel
 
 TRIES = 3  # of an item, and of loading a model
+PATIENCE = 60  # seconds
 
 
 def _silent(text: str) -> None:
@@ -49,7 +50,7 @@ class RayCluster:
         self,
         *,
         workers: int | None = None,
-        gpus_per_worker: float | None = None,
+        gpus_per_worker: float | int | None = None,
         address: str | None = None,
         say: Callable[[str], None] = _silent,
         start: Mapping[str, Any] | None = None,
@@ -136,11 +137,12 @@ class RayCluster:
         self.say(
             f"{plan.workers} workers ({plan.reason}), each with {plan.cpus} CPU threads and {plan.gpus:g} GPUs; loading"
         )
-        made = ray.remote(Worker).options(num_cpus=plan.cpus, num_gpus=plan.gpus, max_restarts=-1)
+        # Retries are the actor's, not a call's alone: then calls wait while it restarts, and do not fail at once.
+        lasting = {"max_restarts": -1, "max_task_retries": TRIES - 1}
+        made = ray.remote(Worker).options(num_cpus=plan.cpus, num_gpus=plan.gpus, **lasting)
         self._actors = [made.remote(spec) for _ in range(plan.workers)]
         try:
-            options = {"max_task_retries": TRIES - 1}
-            nodes = ray.get([actor.ready.options(**options).remote() for actor in self._actors])
+            nodes = self._waited(ray, [actor.ready.remote() for actor in self._actors])
         except ray.exceptions.RayError as error:
             self._end_workers(ray)
             raise ClusterError(f"a worker could not load {spec.origin.name}: {_cause(error)}") from error
@@ -148,6 +150,15 @@ class RayCluster:
         dtype = str(spec.dtype).removeprefix("torch.")
         self.say(f"every worker has {spec.origin.name} in {dtype}, on {', '.join(sorted(set(nodes)))}")
         return self._actors
+
+    def _waited(self, ray: Any, coming: list[Any]) -> list[str]:
+        """The machines of the workers, once all are there; says so now and then where that takes long."""
+        while missing := ray.wait(coming, num_returns=len(coming), timeout=PATIENCE)[1]:
+            ray.get([one for one in coming if one not in missing])  # raises what is wrong with one now
+            self.say(
+                f"waiting for {len(missing)} of {len(coming)} workers: loading, or the cluster is busy with other work"
+            )
+        return list(ray.get(coming))
 
     def _end_workers(self, ray: Any) -> None:
         actors, self._actors, self._held = self._actors, [], None
@@ -194,8 +205,7 @@ class _Round:
     def _begin(self, place: int, item: Any) -> None:
         def begin(actor: Any, item: Any) -> Any:
             # All errors count, not deaths alone: what failed once for want of memory may do another time.
-            doing = actor.do.options(max_task_retries=TRIES - 1, retry_exceptions=True)
-            reference = doing.remote(self._work, place, item)
+            reference = actor.do.options(retry_exceptions=True).remote(self._work, place, item)
             self._begun[place] = item, reference
             return reference
 

@@ -120,6 +120,7 @@ def run_evaluation(
     """Plan, run what is not there yet, and return everything; arguments and errors are those of `evaluate`."""
     if out is not None:
         given_path("out", out)
+    runner = runner_of(cluster)
     check_task(task)
     plan = plan_evaluation(model, task, interventions, kept=out is not None, **options)
     store = RowStore(None if out is None else Path(out) / task.name)
@@ -137,7 +138,7 @@ def run_evaluation(
                     yield item
 
         work = partial(answer_item, plan=plan)
-        for item, found in runner_of(cluster).results(model, work, items(), bar.update):
+        for item, found in runner.results(model, work, items(), bar.update):
             passes[item.language, item.number] = found.passes
             answers += found.answers
             rows.add(item, found.tables)

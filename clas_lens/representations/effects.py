@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from clas_lens.artifacts import content_key, keep, remembered_table
 from clas_lens.categories.browser import check_neuron
-from clas_lens.cluster.work import Runner, Tell
+from clas_lens.cluster.work import Runner, Tell, runner_of
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
@@ -88,6 +88,7 @@ def measure_effects(
             f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
         )
     check_steers_texts(clas)
+    runner = runner_of(cluster)
     check_bare(model, "measure_effects", kept=out is not None or representations is not None)
     chosen = check_layers(clas.layers if layers is None else layers, model.cfg.n_layers)
     read = check_layers(sorted({*chosen, *more_layers}), model.cfg.n_layers)
@@ -104,11 +105,11 @@ def measure_effects(
     unread = {code for place, of in kept.items() for code in keys if of.saved_language(place, code) is None}
     todo = [code for code in texts if rows[code] is None or code in unread]
     measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
-    items = readings(model, {code: texts[code] for code in measured}, batch_size, cluster=cluster) if measured else []
+    items = readings(model, {code: texts[code] for code in measured}, batch_size, cluster=runner) if measured else []
     cosine_at = [read.index(layer) for layer in chosen]
     anchor: Float[Tensor, "text layer d_model"] | None = None
     work = partial(_measure, clas=clas, layers=read)
-    done = read_items(model, items, work, what="effects", progress=progress, cluster=cluster)
+    done = read_items(model, items, work, what="effects", progress=progress, cluster=runner)
     for item, (before, after, kl, changed) in _first(clas.anchor, done):
         language = item.language
         for place, of in kept.items():
@@ -196,10 +197,11 @@ def neuron_activations(
     check_neuron(model, layer, neuron)
     if intervention is not None:
         check_steers_texts(intervention)
+    runner = runner_of(cluster)
     check_bare(model, "neuron_activations", kept=False)
-    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size, cluster=cluster)
+    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size, cluster=runner)
     read = partial(_text_means, layer=layer, neuron=neuron, intervention=intervention)
-    done = read_items(model, items, read, what="neuron", progress=progress, cluster=cluster)
+    done = read_items(model, items, read, what="neuron", progress=progress, cluster=runner)
     means = {item.language: found for item, found in done}
     parts = [
         pd.DataFrame({"language": language, "example": corpus.ids, "when": when, "value": values})

@@ -21,7 +21,7 @@ from clas_lens.artifacts import (
     remembered,
     tensor_fingerprint,
 )
-from clas_lens.cluster.work import Runner, Tell
+from clas_lens.cluster.work import Runner, Tell, runner_of
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
@@ -245,6 +245,7 @@ def collect_representations(
     chosen = check_layers(layers, model.cfg.n_layers)
     if intervention is not None:
         check_steers_texts(intervention)
+    runner = runner_of(cluster)
     check_bare(model, "collect_representations", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)
     unread = unread_representations(model, corpus, texts, chosen, pool=pool, intervention=intervention, site=site)
@@ -253,9 +254,9 @@ def collect_representations(
     made = {code: content.header["provenance"] for code, content in found.items() if content is not None}
     unread = replace(unread, made={code: provenance() for code in texts} | made)
     unread_texts = {code: held for code, held in texts.items() if code not in values}
-    todo = readings(model, unread_texts, batch_size, cluster=cluster) if unread_texts else []
+    todo = readings(model, unread_texts, batch_size, cluster=runner) if unread_texts else []
     read = partial(_read_item, intervention=intervention, layers=chosen, pool=pool, site=site)
-    for item, read_values in read_items(model, todo, read, what="read", progress=progress, cluster=cluster):
+    for item, read_values in read_items(model, todo, read, what="read", progress=progress, cluster=runner):
         values[item.language] = read_values
         if out is not None:
             unread.save_language(out, item.language, read_values)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.artifacts import content_key, keep, provenance, remembered
-from clas_lens.cluster.work import Runner, Tell
+from clas_lens.cluster.work import Runner, Tell, runner_of
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
@@ -92,6 +92,7 @@ def collect_statistics(
     )
     pooling = given_word("pooling", pooling, get_args(Pooling))
     side = given_word("padding_side", padding_side, get_args(PaddingSide))
+    runner = runner_of(cluster)
     check_mlp_hooks(model)
     check_bare(model, "collect_statistics", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)
@@ -120,11 +121,11 @@ def collect_statistics(
     # Rows in corpus order, so that the first of several equal maxima is the earliest example.
     todo = [
         part
-        for item in (readings(model, unmeasured, batch_size, cluster=cluster) if unmeasured else [])
+        for item in (readings(model, unmeasured, batch_size, cluster=runner) if unmeasured else [])
         for part in replace(item, batches=tuple(tuple(sorted(rows)) for rows in item.batches), side=side).parts()
     ]
     measure = partial(measure_item, pooling=pooling, histograms=histograms)
-    done = read_items(model, todo, measure, what="collect", progress=progress, cluster=cluster)
+    done = read_items(model, todo, measure, what="collect", progress=progress, cluster=runner)
     for code, sums in _whole_languages(todo, done):
         measured[code] = sums
         content = origins[code].content(sums.sums, sums.n_samples, sums.n_tokens, made[code])
