@@ -27,6 +27,7 @@ from clas_lens.cluster.runner import RayCluster
 from clas_lens.study import order, run
 
 ray = pytest.importorskip("ray")
+MANY = "CLAS_LENS_KILLS" in os.environ
 SMALL = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8}
 STUDY = """
 name = "small"
@@ -163,29 +164,49 @@ def made_by(log, seconds=0.1, failing=None):
     return work
 
 
-def test_a_worker_that_dies_is_replaced_and_its_item_done_again(cluster, llama, tmp_path):
-    kills, log = 3, tmp_path / "log"
-    stop = threading.Event()
+@contextmanager
+def killing(kills, between):
+    """Workers are killed while the block runs, so many at random moments so many seconds apart; gives the list of them."""
+    ended, killed = threading.Event(), []
 
     def kill():
-        for _ in range(kills):
-            time.sleep(random.uniform(0.2, 0.8))
-            victims = workers_of(os.getpid())
-            if victims and not stop.is_set():
-                random.choice(victims).kill()
+        while len(killed) < kills and not ended.wait(random.uniform(*between)):
+            for victim in random.sample(workers_of(os.getpid()), k=1) if workers_of(os.getpid()) else ():
+                victim.kill()
+                killed.append(victim.pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    told = []
-    found = {
-        item.number: made for item, made in cluster.results(llama, made_by(log, 0.2), iter(items(12)), told.append)
-    }
-    stop.set()
-    killer.join()
+    try:
+        yield killed
+    finally:
+        ended.set()
+        killer.join()
+
+
+def test_a_worker_that_dies_is_replaced_and_its_item_done_again(cluster, llama, tmp_path):
+    told, log = [], tmp_path / "log"
+    with killing(2, (0.3, 1)) as killed:
+        done = cluster.results(llama, made_by(log, 0.3), iter(items(12)), told.append)
+        found = {item.number: made for item, made in done}
+    assert killed
     assert found == {number: number**2 for number in range(12)}
     assert sum(told) == 12
     begun = Counter(map(int, log.read_text().split()))
-    assert sum(begun.values()) <= 12 + kills, "only items in flight are done again"
+    assert sum(begun.values()) <= 12 + len(killed), "only items in flight are done again"
+
+
+@pytest.mark.skipif(not MANY, reason="CLAS_LENS_KILLS=1: fourteen kills of workers, six of the driver; minutes")
+def test_a_study_survives_many_dead_workers(cluster, study_file, expected, tmp_path):
+    config = cl.study.load_study(study_file)
+    killed = []
+    while len(killed) < 14:  # a study is over after a few
+        folder = tmp_path / f"run-{len(killed)}"
+        with killing(14 - len(killed), (1, 6)) as now:
+            order.run_study(config, folder, run.silent, progress=False, cluster=cluster)
+        assert_equal(contents(folder), expected)
+        killed += now
+        print(f"{len(now)} workers killed, {len(killed)} in all; the study is the same")
 
 
 @pytest.mark.parametrize(
@@ -204,21 +225,41 @@ def test_an_item_that_fails_three_times_ends_it_and_the_rest_is_kept(cluster, ll
 
 def test_a_driver_that_dies_has_lost_nothing(cluster, address, study_file, expected, tmp_path):
     cluster.close()  # makes room for the workers of other drivers
-    command = [sys.executable, "-m", "clas_lens", "run", str(study_file), "--out", str(tmp_path / "run")]
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "clas_lens", "run", str(study_file), "--out", str(folder)]
     command += ["--ray", "--workers", "2", "--address", address]
-    with started(command) as driver:
-        wait_for(lambda: list((tmp_path / "run").rglob("rows/**/*.parquet")), driver)
-        driver.kill()
-        driver.wait()
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "statistics").glob("*.safetensors")}
-    order.run_study(cl.study.load_study(study_file), tmp_path / "run", run.silent, progress=False)
-    assert_equal(contents(tmp_path / "run"), expected)
-    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    for kill in range(6 if MANY else 1):
+        seen = files(folder)
+        with started(command) as driver:
+            more = random.randint(1, 8) if kill else 5
+            wait_for(lambda seen=seen, more=more: len(files(folder).keys() - seen.keys()) >= more, driver)
+            time.sleep(random.uniform(0, 0.3))
+            driver.kill()
+            driver.wait()
+        now = files(folder)
+        assert {path: now.get(path) for path in seen if is_kept(path)} == {p: t for p, t in seen.items() if is_kept(p)}
+        print(f"driver killed at {len(now)} files")
+    order.run_study(cl.study.load_study(study_file), folder, run.silent, progress=False)
+    assert_equal(contents(folder), expected)
+
+
+def files(folder):
+    """Whole files and when they were written."""
+    return {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.suffix in (".parquet", ".safetensors")
+    }
+
+
+def is_kept(path):
+    """Statistics of a language; its rows, too, but their chunks go when all are there."""
+    return path.parent.name == "statistics"
 
 
 def test_ctrl_c_leaves_no_process_behind(folders, tmp_path):
     script = Path(__file__).with_name("interrupted.py")
-    with started([sys.executable, str(script), str(folders["llama"])], start_new_session=True) as driver:
+    with started(
+        [sys.executable, str(script), str(folders["llama"]), str(tmp_path / "run")], start_new_session=True
+    ) as driver:
         wait_for(lambda: workers_of(driver.pid), driver)
         family = psutil.Process(driver.pid).children(recursive=True)
         assert len(family) > 4
