@@ -2,6 +2,7 @@
 
 import logging
 import math
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,8 +33,9 @@ def connect(address: str | None, start: Mapping[str, Any], say: Callable[[str], 
         at = "a Ray of its own on this machine"
     else:
         try:
+            _check_answers(address)
             context = ray.init(address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ClusterError(
                 f"no Ray cluster at {address!r} ({str(error).strip().splitlines()[0]}): start one (ray start --head), or "
                 "give no address, which starts Ray on this machine"
@@ -42,6 +44,14 @@ def connect(address: str | None, start: Mapping[str, Any], say: Callable[[str], 
     shown = context.dashboard_url
     say(f"{at}; {f'dashboard at http://{shown}' if shown else 'no dashboard'}")
     return ray, True
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nothing answers at host:port: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        with socket.create_connection((host, int(port)), timeout=10):
+            pass
 
 
 def _started(ray: Any, options: Mapping[str, Any]) -> Any:

@@ -162,6 +162,14 @@ def test_without_ray_one_line_says_what_to_install(folders, tmp_path, monkeypatc
     assert capsys.readouterr().err == "clas-lens: error: a cluster needs Ray: pip install 'clas-lens[cluster]'\n"
 
 
+def test_nothing_at_an_address_is_said_at_once(llama, small_corpus):
+    pytest.importorskip("ray")
+    with pytest.raises(
+        ClusterError, match=r"no Ray cluster at '127.0.0.1:1' \(.*refused.*\): start one \(ray start --head\)"
+    ):
+        cl.collect_statistics(llama, small_corpus, cluster=RayCluster(address="127.0.0.1:1"))
+
+
 def test_options_and_table_of_a_cluster(capsys):
     configured = ClusterConfig(workers=8, address="auto")
     assert cluster_config(Namespace(ray=None)) is None
