@@ -19,7 +19,7 @@ from benchmarks.measure import Row, paired
 from benchmarks.models import Size, hf_model, texts, tokenizer
 from clas_lens.cluster.runner import RayCluster
 from clas_lens.cluster.work import Runner, Tell
-from clas_lens.corpus.reading import Reading, readings, tokenize_corpus
+from clas_lens.corpus.reading import Reading, read_items, readings, tokenize_corpus
 from clas_lens.models.sites import LensModel
 from clas_lens.statistics.collect import measure_item
 
@@ -52,21 +52,21 @@ def _named_model(size: Size) -> Iterator[LensModel]:
 
 
 def _seam(model: LensModel, size: Size, rounds: int) -> Row:
-    """Processor time of `collect_statistics` against a bare loop over the same items."""
-    corpus = texts(size)
+    """Processor time of the same items through the seam, without a cluster, against a bare loop over them."""
+    items = readings(model, tokenize_corpus(model, texts(size), 512), size.batch)
 
     def bare() -> None:
-        tokens = tokenize_corpus(model, corpus, 512)
-        for item in readings(model, tokens, size.batch):
-            measure_item(model, item, lambda done: None, pooling="sample", histograms=False)
+        for item in items:
+            _read(model, item, lambda done: None)
 
-    def whole() -> None:
-        cl.collect_statistics(model, corpus, batch_size=size.batch, progress=False)
+    def seam() -> None:
+        for _ in read_items(model, items, _read, what="collect", progress=False):
+            pass
 
-    whole()
-    ratios = paired(bare, whole, 2 * rounds)
+    seam()
+    ratios = paired(bare, seam, 2 * rounds)
     return {
-        "what": "collect_statistics against a bare loop over its items, in one process",
+        "what": "the seam without Ray against a bare loop over the same items",
         "time_ratio": round(median(ratios), 3),
     }
 

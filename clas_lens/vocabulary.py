@@ -1,6 +1,6 @@
 """The words of the domain, each choice said once, and language codes. Loads no torch: the command line is built from these."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import langcodes
@@ -22,6 +22,13 @@ Pool = Literal["mean", "last"]
 ReadSite = Literal["residual", "mlp_out"]  # where sentences are read
 MapInit = Literal["pca", "random"]
 Activity = Literal["mean", "abs_mean", "firing_rate"]
+# Its title, and which measures are shares, with thresholds in [0, 1).
+ACTIVITY_TITLES: Mapping[Activity, str] = {
+    "mean": "mean activation",
+    "abs_mean": "|mean activation|",
+    "firing_rate": "P(activation > 0)",
+}
+SHARES: frozenset[Activity] = frozenset({"firing_rate"})
 QuantileOver = Literal["pooled", "language"]
 
 # steering
@@ -56,6 +63,26 @@ Method = Literal[
     "noise",
     "shuffled",
 ]
+# What a report calls them.
+METHOD_TITLES: Mapping[str, str] = {
+    "base": "the unsteered model",
+    "clas": "CLAS",
+    "int-mu": "Int_mu (a language's LAPE neurons set to their mean)",
+    "int-mu-clas": "Int_mu on CLAS's language-specific neurons",
+    "diff-mean": "DiffMean (the difference of language means added to the residual stream)",
+    "incline": "INCLINE (a least-squares map to the anchor's states)",
+    "diff-mean-unit": "DiffMean with unit vectors, its layer searched with alpha",
+    "incline-released": "INCLINE as released (MLP outputs of all layers, the prompt's last position)",
+    "language-arithmetics": "Language Arithmetics (the anchor's LAPE neurons plus their mean, the language's own at 0)",
+    "amplify": "amplified language neurons (a language's LAPE neurons times 1 + alpha)",
+    "sadi": "SADI (neurons that prefer the anchor at the last token, times 1 + alpha there)",
+    "recover": "ReCoVeR (the language's unit vector added in every layer, norms kept)",
+    "random": "CLAS on random masks of the same size per layer, matched on size of effect",
+    "other-categories": "CLAS on the other two categories",
+    "uniform": "all neurons rescaled alike",
+    "noise": "Gaussian noise of the same norm (one direction a layer)",
+    "shuffled": "CLAS on categories of texts whose language labels were shuffled",
+}
 Test = Literal["McNemar", "sign-flip"]
 IntervalMethod = Literal["t", "percentile"]
 
@@ -115,3 +142,8 @@ def check_anchor(anchor: str, languages: Iterable[str]) -> str:
             "means nothing. Leave it out, or make it the anchor."
         )
     return anchor
+
+
+def fits_activity(activity: Activity, threshold: float) -> bool:
+    """Whether a neuron's activity of this kind can be above and below `threshold`: one of a share is in [0, 1)."""
+    return activity not in SHARES or 0 <= threshold < 1

@@ -11,11 +11,10 @@ from analysis.dashboards.dashboard import Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.figures.layers import layer_distribution
 from analysis.figures.sharing import overlap_matrix
-from clas_lens.categories.categorize import categorize, select_bridge_layers
+from clas_lens.categories.categorize import activities, categorize, select_bridge_layers
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import Activity
+from clas_lens.vocabulary import SHARES, Activity
 
-FIRST = {"mean": 0.0, "abs_mean": 0.0, "firing_rate": 0.5}  # where the threshold starts
 STEPS = 200
 TAIL = 0.005  # of the values, left out on either side of the slider
 
@@ -84,13 +83,13 @@ class LayerExplorer(Dashboard):
 def _set_range(slider: FloatSlider, stats: NeuronStatistics, activity: Activity) -> None:
     """Give the slider the range of an activity's values, without the tails, and its first threshold."""
     low, high, step = 0.0, 1.0 - 1.0 / STEPS, 1.0 / STEPS
-    if activity != "firing_rate":
-        values = stats.mean if activity == "mean" else stats.mean.abs()
-        low, high = (float(value) for value in np.quantile(values.numpy(), [TAIL, 1 - TAIL]))
+    if activity not in SHARES:
+        values = activities(stats, activity).numpy()
+        low, high = (float(value) for value in np.quantile(values, [TAIL, 1 - TAIL]))
         step = (max(high, 0.0) - min(low, 0.0)) / STEPS or 1.0
         # A front end moves the value to the nearest of low, low + step, ... when it shows the slider: 0 must be one of these.
         low, high = (step * math.trunc(limit / step) for limit in (min(low, 0.0), max(high, 0.0)))
     with slider.hold_trait_notifications():  # on the way the value may lie outside the limits
         slider.min, slider.max, slider.step = low, high, step
         slider.readout_format = f".{max(0, math.ceil(1 - math.log10(step)))}f"
-        slider.value = FIRST[activity]
+        slider.value = 0.5 if activity in SHARES else 0.0

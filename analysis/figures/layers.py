@@ -22,14 +22,12 @@ from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.display import CATEGORY_COLOURS
 from clas_lens.given import given_frame
 from clas_lens.models.sites import check_layers
+from clas_lens.vocabulary import ACTIVITY_TITLES
 
 Data = NeuronCategories | pd.DataFrame
 
 
 Layers = Sequence[int]
-
-
-ACTIVITY_NAMES = {"mean": "mean activation", "abs_mean": "|mean activation|", "firing_rate": "P(activation > 0)"}
 
 
 def layer_distribution(
@@ -182,6 +180,6 @@ def _subtitle(data: Data) -> str:
     if not isinstance(data, NeuronCategories):
         return ""
     name = plain(data.model.get("name", "model"))
-    activity = ACTIVITY_NAMES[data.activity]
+    activity = ACTIVITY_TITLES[data.activity]
     bar = number(data.threshold) if data.quantile is None else data.bar
     return f"{name}, {len(data.languages)} languages, active where {activity} > {bar}"

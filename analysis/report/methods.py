@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.figures.layers import ACTIVITY_NAMES
 from analysis.report.run import RunData
 from analysis.style.numbers import percent
 from clas_lens.study.config import (
@@ -16,6 +15,7 @@ from clas_lens.study.config import (
     SearchCommand,
     StageConfig,
 )
+from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES
 
 POOLING = {
     "sample": "the mean of h over a text's tokens (no padding, no BOS), then over texts",
@@ -43,25 +43,6 @@ BACKENDS = {"hooked": "HookedTransformer", "bridge": "TransformerBridge"}
 
 
 DATA_NAMES = {None: "the Hub", "bundled": "the bundled corpus"}
-
-
-METHOD_NAMES = {
-    "clas": "CLAS",
-    "int-mu": "Int_mu (a language's LAPE neurons set to their mean)",
-    "diff-mean": "DiffMean (the difference of language means added to the residual stream)",
-    "incline": "INCLINE (a least-squares map to the anchor's states)",
-    "diff-mean-unit": "DiffMean with unit vectors, its layer searched with alpha",
-    "incline-released": "INCLINE as released (MLP outputs of all layers, the prompt's last position)",
-    "language-arithmetics": "Language Arithmetics (the anchor's LAPE neurons plus their mean, the language's own at 0)",
-    "amplify": "amplified language neurons (a language's LAPE neurons times 1 + alpha)",
-    "sadi": "SADI (neurons that prefer the anchor at the last token, times 1 + alpha there)",
-    "recover": "ReCoVeR (the language's unit vector added in every layer, norms kept)",
-    "random": "CLAS on random masks of the same size per layer, matched on size of effect",
-    "other-categories": "CLAS on the other two categories",
-    "uniform": "all neurons rescaled alike",
-    "noise": "Gaussian noise of the same norm (one direction a layer)",
-    "shuffled": "CLAS on categories of texts whose language labels were shuffled",
-}
 
 
 def methods_paragraphs(data: RunData) -> list[tuple[str, str]]:
@@ -117,7 +98,7 @@ def _categories(data: RunData) -> str:
     chosen = "given" if config["layers"] else "the paper's, or by the rule of select_bridge_layers"
     return (
         f"h is the input of an MLP's down projection. A neuron's value in a language is "
-        f"{POOLING[collect['config']['pooling']]}; it is active where its {ACTIVITY_NAMES[config['activity']]} is above "
+        f"{POOLING[collect['config']['pooling']]}; it is active where its {ACTIVITY_TITLES[config['activity']]} is above "
         f"{_bar(config)}. Active in no language: dead; in one: language-specific; in all {len(entry['languages'])}: "
         f"all-shared; otherwise partial-shared. Bridge layers ({chosen}): {_listed(entry['bridge_layers'])}."
     )
@@ -186,9 +167,9 @@ def _task(data: RunData, task: str) -> str:
 
 def _method(name: str) -> str:
     stem, _, draw = name.rpartition("-")
-    if name not in METHOD_NAMES and stem in METHOD_NAMES and draw.isdigit():
-        return f"{METHOD_NAMES[stem]} (draw {draw})"
-    return METHOD_NAMES.get(name, name)
+    if name not in METHOD_TITLES and stem in METHOD_TITLES and draw.isdigit():
+        return f"{METHOD_TITLES[stem]} (draw {draw})"
+    return METHOD_TITLES.get(name, name)
 
 
 def _statistics(data: RunData) -> str:

@@ -1,45 +1,12 @@
-"""Every kind of intervention that can be saved, and a loader that tells them apart."""
+"""Any intervention that was saved, read back as its own kind."""
 
-from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from pkgutil import iter_modules
 
 from clas_lens.artifacts import ArtifactError, read_header
-from clas_lens.baselines.amplify import Amplify
-from clas_lens.baselines.arithmetic import LanguageArithmetics
-from clas_lens.baselines.masks import RescaleMasks
-from clas_lens.baselines.noise import MatchedNoise
-from clas_lens.baselines.overwrite import Overwrite
-from clas_lens.baselines.recover import Recover
-from clas_lens.baselines.released_incline import ReleasedIncline
-from clas_lens.baselines.unit_vectors import UnitDiffMean
-from clas_lens.baselines.vectors import AddVector, Incline
 from clas_lens.given import given_path
-from clas_lens.steering.clas import Clas
-from clas_lens.steering.intervention import FILE_NAME, Intervention
-
-
-class Loadable(Protocol):
-    """A class of interventions that reads back what its instances save."""
-
-    def from_pretrained(self, folder: str | Path) -> Intervention:
-        """Read what `save_pretrained` wrote into `folder`."""
-        ...
-
-
-BY_KIND: Mapping[str, Loadable] = {
-    Clas.kind: Clas,
-    RescaleMasks.kind: RescaleMasks,
-    Overwrite.kind: Overwrite,
-    AddVector.kind: AddVector,
-    Incline.kind: Incline,
-    MatchedNoise.kind: MatchedNoise,
-    ReleasedIncline.kind: ReleasedIncline,
-    Amplify.kind: Amplify,
-    LanguageArithmetics.kind: LanguageArithmetics,
-    Recover.kind: Recover,
-    UnitDiffMean.kind: UnitDiffMean,
-}
+from clas_lens.steering.intervention import FILE_NAME, Intervention, SavedIntervention, given_intervention
 
 
 def load_intervention(folder: str | Path) -> Intervention:
@@ -51,7 +18,21 @@ def load_intervention(folder: str | Path) -> Intervention:
     path = given_path("folder", folder) / FILE_NAME
     if not path.is_file():
         raise ArtifactError(f"no intervention in {folder}: it has no {FILE_NAME}, which save_pretrained writes")
-    kind = read_header(path)["kind"]
-    if kind not in BY_KIND:
-        raise ArtifactError(f"{path} holds {kind}, which is none of the interventions: {', '.join(BY_KIND)}")
-    return BY_KIND[kind].from_pretrained(folder)
+    kind, known = read_header(path)["kind"], kinds()
+    if kind not in known:
+        raise ArtifactError(f"{path} holds {kind}, which is none of the interventions: {', '.join(sorted(known))}")
+    return given_intervention(known[kind].from_pretrained(folder))
+
+
+def kinds() -> dict[str, type[SavedIntervention]]:
+    """Every class of saved interventions by its kind: CLAS, the baselines of this folder, and subclasses of the user's own."""
+    import_module("clas_lens.steering.clas")
+    for module in iter_modules([str(Path(__file__).parent)]):
+        import_module(f"clas_lens.baselines.{module.name}")
+    made, found = list(SavedIntervention.__subclasses__()), {}
+    while made:
+        cls = made.pop(0)
+        made += cls.__subclasses__()
+        if "kind" in vars(cls):
+            found[cls.kind] = cls
+    return found

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, assert_never, get_args
 
 import pandas as pd
 import torch
@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.display import bands, card, listed
-from clas_lens.given import given, given_number
+from clas_lens.given import given, given_number, given_word
 from clas_lens.models.presets import paper_bridge_layers
 from clas_lens.models.sites import check_layers
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import Activity
+from clas_lens.vocabulary import Activity, fits_activity
 
 
 class NeuronCategory(IntEnum):
@@ -164,6 +164,23 @@ def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor
     return labels
 
 
+def activities(stats: NeuronStatistics, activity: Activity) -> Float[Tensor, "lang layer neuron"]:
+    """How active every neuron is in every language: what `categorize` compares with its threshold.
+
+    Raises:
+        ValueError: an unknown measure.
+    """
+    match given_word("activity", activity, get_args(Activity)):
+        case "mean":
+            return stats.mean
+        case "abs_mean":
+            return stats.mean.abs()
+        case "firing_rate":
+            return stats.firing_rate
+        case unknown:
+            assert_never(unknown)
+
+
 def categorize(
     stats: NeuronStatistics, threshold: float = 0.0, activity: Activity = "mean", *, quantile: float | None = None
 ) -> NeuronCategories:
@@ -181,18 +198,9 @@ def categorize(
     """
     given(stats, NeuronStatistics, "categorize needs NeuronStatistics", "run collect_statistics first")
     threshold = given_number("a threshold", threshold)
-    values: Float[Tensor, "lang layer neuron"]
-    match activity:
-        case "mean":
-            values = stats.mean
-        case "abs_mean":
-            values = stats.mean.abs()
-        case "firing_rate":
-            if not 0 <= threshold < 1:
-                raise ValueError(f"a firing-rate threshold is in [0, 1), got {threshold}")
-            values = stats.firing_rate
-        case _:
-            raise ValueError(f"unknown activity {activity!r}; available: mean, abs_mean, firing_rate")
+    values = activities(stats, activity)
+    if not fits_activity(activity, threshold):
+        raise ValueError(f"a {activity} threshold is in [0, 1), got {threshold}")
     bar: Float[Tensor, "layer neuron"] | float = threshold
     if quantile is not None:
         quantile = given_number("a quantile", quantile)
@@ -203,6 +211,18 @@ def categorize(
         by_layer = values.transpose(0, 1).flatten(1).double()
         bar = by_layer.quantile(quantile, dim=1)[:, None].to(values.dtype).expand(stats.n_layers, stats.n_neurons)
     return NeuronCategories(values > bar, stats.languages, threshold, activity, stats.model, stats.source(), quantile)
+
+
+def check_bridge_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
+    """These layers in order, if they can be steered in a model of so many: all but the last two.
+
+    Raises:
+        ValueError: a layer out of range, there twice or one of the last two, or none.
+    """
+    try:
+        return check_layers(layers, n_layers - 2)
+    except ValueError as error:
+        raise ValueError(f"bridge {error} (of {n_layers}; the last two are never taken)") from None
 
 
 def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -227,10 +247,7 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     if n_layers < 3:
         raise ValueError(f"no bridge layer in a model of {n_layers} layers: the last two are never taken")
     if layers is not None:
-        try:
-            return check_layers(layers, n_layers - 2)
-        except ValueError as error:
-            raise ValueError(f"bridge {error} (of {n_layers}; the last two are never taken)") from None
+        return check_bridge_layers(layers, n_layers)
     preset = paper_bridge_layers(n_layers, cats.n_neurons, cats.model.get("d_vocab", 0))
     if preset is not None:
         return preset

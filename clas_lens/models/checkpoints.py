@@ -23,6 +23,13 @@ class Checkpoint:
     folder: Path
     name: str
 
+    @property
+    def n_layers(self) -> int:
+        """How many layers the model has."""
+        from transformers import AutoConfig
+
+        return int(AutoConfig.from_pretrained(self.folder).get_text_config().num_hidden_layers)
+
 
 def find_checkpoint(name: str) -> Checkpoint:
     """Resolve a preset, a local folder, a `.gguf` file or a Hub id.

@@ -16,7 +16,7 @@ from clas_lens.models.loading import ModelLoadError, cache_folder, quiet_transfo
 from clas_lens.models.presets import EMBEDDED_MODEL
 from clas_lens.models.soundness import check_loading_info
 
-CONVERSION = 2  # raise it when this module writes something else
+CONVERSION = 3  # raise it when this module writes something else
 MANIFEST = "clas_lens.json"  # written last: a folder without it, or with other files than it lists, is converted again
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -81,6 +81,7 @@ def _convert_gguf(file: Path, target: Path) -> Path:
         raise ModelLoadError(_join_shards(file, shards))
     check_loading_info(info, file)
     _restore_rope(hf_model.config, rope_factors, scaling, file)
+    _restore_bos(tokenizer, _adds_bos(reader), file)
     del hf_model.config.quantization_config  # the weights are plain float32 now; save_pretrained would refuse
     hf_model.hf_quantizer, hf_model.is_quantized = None, False
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +177,26 @@ def _rope_of(reader: Any) -> tuple[Any, dict[str, Any]]:
     marker = ".rope.scaling."
     scaling = {name.split(marker)[1]: f.contents() for name, f in reader.fields.items() if marker in name}
     return factors, scaling
+
+
+def _adds_bos(reader: Any) -> bool | None:
+    """Whether the model's texts begin with BOS, where the file says so."""
+    field = reader.fields.get("tokenizer.ggml.add_bos_token")
+    return None if field is None else bool(field.contents())
+
+
+def _restore_bos(tokenizer: Any, wanted: bool | None, file: Path) -> None:
+    """Make the tokenizer begin texts with BOS or not, as llama.cpp does with this file: transformers does not read that."""
+    if wanted is None or bool(tokenizer("")["input_ids"]) == wanted:
+        return
+    tokenizer.add_bos_token = wanted
+    if hasattr(tokenizer, "update_post_processor"):
+        tokenizer.update_post_processor()
+    if tokenizer("")["input_ids"] != ([tokenizer.bos_token_id] if wanted else []):
+        raise ModelLoadError(
+            f"{file} says add_bos_token = {wanted}, which its tokenizer ({type(tokenizer).__name__}) cannot be told. "
+            "Use the model's Hugging Face folder."
+        )
 
 
 def _restore_rope(config: Any, factors: Any, scaling: dict[str, Any], file: Path) -> None:

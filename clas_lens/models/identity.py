@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
 from clas_lens.models.backends import LensModel
 from clas_lens.models.probe import was_checked
@@ -22,6 +23,7 @@ def describe_model(model: LensModel) -> dict[str, Any]:
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
         "neurons": neuron_fingerprint(model),
         "weights": model_fingerprint(model),
+        "parameters": parameter_fingerprint(model),
         "checked": was_checked(model),
     }
 
@@ -46,6 +48,19 @@ def model_fingerprint(model: LensModel) -> str:
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {total}".encode())
         digest.update(_strided_values(bits, 64))
     return digest.hexdigest()[:16]
+
+
+def parameter_fingerprint(model: LensModel) -> str:
+    """Backend, dtype and a hash of a sample of every weight: cheap, so that `steer` tells a fine-tune of attention alone.
+
+    Comparable where the first two parts are equal.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(_strided_values(weight.detach(), 64))
+    backend = "bridge" if isinstance(model, TransformerBridge) else "hooked"
+    return f"{backend} {weight.dtype} {digest.hexdigest()[:16]}"
 
 
 def neuron_fingerprint(model: LensModel) -> str:

@@ -1,5 +1,6 @@
 """CLAS itself: which neurons are rescaled by how much, for which language."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -172,10 +173,17 @@ class Clas(Rescaling):
     def masks(self, language: str) -> Masks:
         """Partial-shared neurons, and the language-specific ones that are cut in inputs in `language`.
 
+        Warns of a language that was not measured, which the other languages' masks steer.
+
         Raises:
             ValueError: `specific="current"` and a language that was not in the statistics.
         """
         partial, specific = self.every_mask
+        if language not in self.categories.languages and self.specific != "current":
+            warnings.warn(
+                f"{language!r} was not measured: it is steered by the masks of {', '.join(self.categories.languages)}",
+                stacklevel=2,
+            )
         match self.specific:
             case "union":
                 return partial, specific

@@ -1,5 +1,6 @@
 """What an intervention is, and the checks that all of them share."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.given import given_path, given_word, named
-from clas_lens.models.identity import neuron_fingerprint
+from clas_lens.models.identity import neuron_fingerprint, parameter_fingerprint
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.vocabulary import Positions, check_language
@@ -181,4 +182,12 @@ def check_weights(model: LensModel, described: Mapping[str, Any]) -> None:
         raise SteeringError(
             f"this intervention was measured on {described.get('name')!r} with other weights than "
             f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Measure this model."
+        )
+    sampled, here = described.get("parameters"), parameter_fingerprint(model)
+    if sampled is not None and sampled != here and sampled.split()[:2] == here.split()[:2]:
+        warnings.warn(
+            f"this intervention was measured on {described.get('name')!r}, whose neurons are those of "
+            f"{model.cfg.model_name!r} but whose other weights differ (a fine-tune of attention, or other processing): its "
+            "categories may not be this model's",
+            stacklevel=2,
         )

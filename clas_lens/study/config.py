@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clas_lens.models.presets import EMBEDDED_MODEL
-from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific, TaskName
+from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific, TaskName, fits_activity
 
 
 class StageConfig(BaseModel):
@@ -74,8 +74,8 @@ class CategorizeConfig(StageConfig):
 
     @model_validator(mode="after")
     def _rates_are_shares(self) -> "CategorizeConfig":
-        if self.activity == "firing_rate" and not 0 <= self.threshold < 1:
-            raise ValueError(f"a firing-rate threshold is in [0, 1), got {self.threshold:g}")
+        if not fits_activity(self.activity, self.threshold):
+            raise ValueError(f"a {self.activity} threshold is in [0, 1), got {self.threshold:g}")
         return self
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from clas_lens.artifacts import ArtifactError, write_text
 from clas_lens.cluster.work import Runner
+from clas_lens.categories.categorize import check_bridge_layers
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.presets import PRESETS
+from clas_lens.models.sites import check_layers
 from clas_lens.steering.intervention import strength
 from clas_lens.study.config import (
     CategorizeConfig,
@@ -136,7 +138,15 @@ def refuse_early(run: Run, *, dry: bool = False) -> None:
     for name in ("beta", "gamma"):
         strength(f"alpha * {name}", config.steer.alpha * strength(name, getattr(config.steer, name)))
     if "model" not in vars(run) and (not dry or not _may_be_on_the_hub(config.collect.model)):
-        find_checkpoint(config.collect.model)
+        _check_layers(config, find_checkpoint(config.collect.model).n_layers)
+
+
+def _check_layers(config: StudyConfig, n_layers: int) -> None:
+    """Raise unless the configured layers are some of a model with so many."""
+    if config.categorize.layers is not None:
+        check_bridge_layers(config.categorize.layers, n_layers)
+    if config.methods.vector_layer is not None:
+        check_layers([config.methods.vector_layer], n_layers)
 
 
 def _may_be_on_the_hub(model: str) -> bool:

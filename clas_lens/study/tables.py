@@ -10,7 +10,7 @@ import torch
 
 from clas_lens.artifacts import content_key, remember
 from clas_lens.categories.browser import top_neurons, with_promoted_tokens
-from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, activities
 from clas_lens.categories.views import category_moves, language_overlap, null_shares, threshold_shares
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.corpus.parallel import ParallelCorpus
@@ -22,6 +22,7 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.run import Run
+from clas_lens.vocabulary import fits_activity
 
 KIND = "report data"
 WITHOUT_TASK = "clas"  # the setting of a run that evaluated nothing
@@ -130,11 +131,10 @@ def _category_tables(tables: _Tables, stats: NeuronStatistics, cats: NeuronCateg
 
 def _thresholds(stats: NeuronStatistics, cats: NeuronCategories, steps: Sequence[float]) -> list[float]:
     """Thresholds about the categories' own, ascending; their unit has one digit, so that they read well."""
-    values = {"mean": stats.mean, "abs_mean": stats.mean.abs(), "firing_rate": stats.firing_rate}[cats.activity]
-    distances = (values - cats.threshold).abs().flatten()
+    distances = (activities(stats, cats.activity) - cats.threshold).abs().flatten()
     unit = float(f"{float(distances.median() or distances.max()):.1g}")
     found = {round(cats.threshold + step * unit, 10) for step in steps}
-    return sorted(t for t in found if cats.activity != "firing_rate" or 0 <= t < 1)
+    return sorted(t for t in found if fits_activity(cats.activity, t))
 
 
 def _top_neurons(run: Run) -> pd.DataFrame:

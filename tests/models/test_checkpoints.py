@@ -141,6 +141,16 @@ def test_gguf_files_load_like_their_source(tmp_path, monkeypatch, family):
     cl.load_model(file)
 
 
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_texts_begin_with_bos_as_the_gguf_says(tmp_path, monkeypatch, adds_bos):
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("CLAS_LENS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "tiny.gguf"
+    write_gguf(gguf, file, tiny_hf_model("qwen2"), "qwen2", adds_bos=adds_bos)
+    model = cl.load_model(file)
+    assert model.tokenizer("")["input_ids"] == ([1] if adds_bos else [])
+
+
 def test_rope_scaling_that_a_gguf_would_lose_is_refused(tmp_path, monkeypatch):
     gguf = pytest.importorskip("gguf")
     monkeypatch.setenv("CLAS_LENS_CACHE", str(tmp_path / "cache"))
@@ -153,7 +163,7 @@ def test_rope_scaling_that_a_gguf_would_lose_is_refused(tmp_path, monkeypatch):
         cl.load_model(file)
 
 
-def write_gguf(gguf, file, hf_model, family, scaling=None):
+def write_gguf(gguf, file, hf_model, family, scaling=None, adds_bos=None):
     config = hf_model.config
     writer = gguf.GGUFWriter(str(file), family)
     writer.add_context_length(config.max_position_embeddings)
@@ -176,6 +186,8 @@ def write_gguf(gguf, file, hf_model, family, scaling=None):
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in merges])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
+    if adds_bos is not None:
+        writer.add_add_bos_token(adds_bos)
     if family == "llama":  # as llama.cpp stores Llama 3's rope scaling
         head_dim = config.hidden_size // config.num_attention_heads
         plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, head_dim, 2) / head_dim)

@@ -1,5 +1,8 @@
 """CLAS against the paper's formula, in every way to run a model, on both backends, and all that can go wrong."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -265,7 +268,10 @@ def test_specific_masks(small_cats):
 
 def test_languages_that_were_not_measured(model, small_cats, tokens):
     union = cl.Clas(small_cats, layers=LAYERS, alpha=-2.0)
-    with cl.steer(model, union, language="bg"):
+    with (
+        pytest.warns(UserWarning, match="'bg' was not measured: .* masks of en"),
+        cl.steer(model, union, language="bg"),
+    ):
         bulgarian = logits(model, tokens)
     with cl.steer(model, union, language="de"):
         assert torch.equal(logits(model, tokens), bulgarian)
@@ -320,6 +326,16 @@ def test_empty_masks_are_refused(small_cats):
     everywhere = NeuronCategories(torch.ones_like(small_cats.active), small_cats.languages)
     with pytest.raises(cl.SteeringError, match="nothing to steer: layers"):
         cl.Clas(everywhere, layers=LAYERS)
+
+
+def test_masks_of_other_attention_weights_are_told(lens_models, small_cats):
+    model = copy.deepcopy(lens_models["llama", "hooked"])
+    clas = cl.Clas(replace(small_cats, model=cl.models.describe_model(model)), layers=LAYERS)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if name.endswith("W_Q")).mul_(1.5)
+    told = pytest.warns(UserWarning, match="whose other weights differ")
+    with told, cl.steer(model, clas, language="de", must_fire=False):
+        pass
 
 
 def test_categories_of_another_model_are_refused(lens_models, clas):

@@ -29,6 +29,8 @@ def study(folders, **changes):
     [
         ({"steer": {"anchor": "fr"}}, "the anchor 'fr' is not among the languages: en, de"),
         ({"tasks": ({**TASK, "languages": ("en", "ja")},)}, "'ja'"),
+        ({"categorize": {"layers": (2, 99)}}, r"bridge layers must be different ones among 0\.\.2"),
+        ({"methods": {"methods": ("base", "diff-mean"), "vector_layer": 99}}, r"layers must be .* 0\.\.4"),
         ({"tasks": ({**TASK, "limit": 10**6},)}, "asked for 1000000 examples"),
         ({"search": {}, "tasks": ({**TASK, "tuning_limit": 10**6},)}, "asked for 1000000 examples"),
     ],
