@@ -5,8 +5,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from clas_lens.artifacts import ArtifactError, write_text
-from clas_lens.cluster.work import Runner
 from clas_lens.categories.categorize import check_bridge_layers
+from clas_lens.cluster.work import Runner
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.presets import PRESETS
