@@ -14,6 +14,7 @@ from clas_lens import steering as steering
 from clas_lens import study as study
 from clas_lens import tasks as tasks
 from clas_lens.artifacts import ArtifactError as ArtifactError
+from clas_lens.baselines.adaptive import Adaptive as Adaptive
 from clas_lens.baselines.load import load_intervention as load_intervention
 from clas_lens.baselines.masks import RescaleMasks as RescaleMasks
 from clas_lens.baselines.noise import MatchedNoise as MatchedNoise
@@ -53,9 +54,11 @@ from clas_lens.significance.tests import control_p as control_p
 from clas_lens.statistics.collect import collect_statistics as collect_statistics
 from clas_lens.statistics.neurons import NeuronStatistics as NeuronStatistics
 from clas_lens.steering.clas import Clas as Clas
+from clas_lens.steering.contract import check_intervention as check_intervention
 from clas_lens.steering.generate import generate as generate
 from clas_lens.steering.intervention import Intervention as Intervention
 from clas_lens.steering.intervention import SteeringError as SteeringError
+from clas_lens.steering.rules import rule as rule
 from clas_lens.steering.steer import steer as steer
 from clas_lens.study.config import StudyError as StudyError
 from clas_lens.tasks.base import TaskError as TaskError

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = add("demo", _demo, "measure, categorise, steer and draw a model, into one run folder")
     add_options(demo, DemoConfig)
-    collect = add("collect", _collect, "measure every MLP neuron in every language")
+    collect = add("collect", _collect, "measure every MLP neuron (--site attn: every attention unit) in every language")
     collect.add_argument("--out", type=_folder, default=Path("runs/run"), help="run folder")
     add_options(collect, CollectConfig)
     _add_cluster_options(collect)
@@ -370,8 +370,11 @@ def _print_scores(task: str, rows: Any) -> None:
 
 
 def _draw_layers(run: Any) -> Path:
-    from analysis import layer_distribution, save_figure
+    from analysis import head_distribution, layer_distribution, save_figure
 
+    if run.categories.site == "attn":
+        heads = head_distribution(run.categories, bridge_layers=run.bridge_layers)
+        save_figure(heads, run.folder.figures / "head_distribution")
     figure = layer_distribution(run.categories, bridge_layers=run.bridge_layers)
     return save_figure(figure, run.folder.figures / "layer_distribution")
 

@@ -33,8 +33,10 @@ QuantileOver = Literal["pooled", "language"]
 
 # steering
 Positions = Literal["all", "last", "generated", "prompt_last"]
+AdaptBy = Literal["margin", "distance"]
 Specific = Literal["union", "current", "others"]
-SiteKind = Literal["up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
+SiteKind = Literal["attn", "up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them
+UnitSite = Literal["mlp", "attn"]  # where single units are measured and rescaled
 MlpSite = Literal["gate", "post"]
 Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]
@@ -83,7 +85,11 @@ METHOD_TITLES: Mapping[str, str] = {
     "noise": "Gaussian noise of the same norm (one direction a layer)",
     "shuffled": "CLAS on categories of texts whose language labels were shuffled",
 }
+CONTROLS: tuple[Method, ...] = ("random", "other-categories", "uniform", "noise", "shuffled")
+# Those that are made of the MLP's gates, or write its neurons.
+OF_THE_MLP: frozenset[Method] = frozenset({"int-mu", "int-mu-clas", "language-arithmetics", "amplify", "sadi"})
 Test = Literal["McNemar", "sign-flip"]
+Verdict = Literal["helps", "harms", "no difference", "cannot tell"]
 IntervalMethod = Literal["t", "percentile"]
 
 

@@ -11,6 +11,7 @@ from clas_lens.study.config import (
     EvaluateConfig,
     ReportConfig,
     SearchConfig,
+    SteerConfig,
     StudyConfig,
     TaskConfig,
 )
@@ -28,7 +29,7 @@ HOSTILE = (
 GAIN = {"base": 0.0, "clas": 0.2, "random": 0.05}
 
 
-def full_run(root, model, *, hostile: bool = False) -> RunFolder:
+def full_run(root, model, *, hostile: bool = False, anchor: str = "en") -> RunFolder:
     """The folder; `hostile` puts markup and template syntax into texts, answers, and names of models, methods and languages."""
     run = RunFolder(root)
     word = HOSTILE if hostile else "tea"
@@ -37,33 +38,34 @@ def full_run(root, model, *, hostile: bool = False) -> RunFolder:
     config = StudyConfig(
         name="full",
         collect=CollectConfig(model="tiny", corpus="files", batch_size=8, max_tokens=64),
+        steer=SteerConfig(anchor=anchor),
         report=ReportConfig(neurons=1),
     )
     made = Run(root, config, model=model, corpus=corpus, progress=False)
     for task, alpha in (("xnli", -4.0), ("xquad", 2.0)):
-        clas = cl.Clas(made.categories, layers=made.bridge_layers, alpha=alpha)
+        clas = cl.Clas(made.categories, layers=made.bridge_layers, alpha=alpha, anchor=anchor)
         clas.save_pretrained(run.methods / task / "clas")
     report_tables(made)
     rng = np.random.default_rng(0)
     named = f"random {word}" if hostile else "random"
     spoken = (*LANGUAGES, f"xx {word}") if hostile else LANGUAGES
     for task in ("xnli", "xquad"):
-        rows = _rows(task, rng, word).replace({"intervention": {"random": named}})
+        rows = _rows(task, rng, word, anchor).replace({"intervention": {"random": named}})
         if hostile:
             rows = pd.concat([rows, rows[rows["language"] == "de"].assign(language=spoken[-1])], ignore_index=True)
         save_table(run.tables / f"{task}_rows.parquet", "evaluation rows", rows, {})
-        compare_stage(run, task, rows, "en")
+        compare_stage(run, task, rows, anchor)
         _record(run, task, [named if name == "random" else name for name in METHODS], word)
     save_table(run.search / "xnli" / "clas.parquet", SEARCH_KIND, _searched(rng), {})
     return run
 
 
-def _rows(task: str, rng: np.random.Generator, word: str) -> pd.DataFrame:
+def _rows(task: str, rng: np.random.Generator, word: str, anchor: str) -> pd.DataFrame:
     rows = []
     for place, language in enumerate(LANGUAGES):
         luck = rng.random(20)
         for method in METHODS:
-            gain = 0 if language == "en" else GAIN[method] * (place - 2)
+            gain = 0 if language == anchor else GAIN[method] * (place - 2)
             for n in range(20):
                 right = luck[n] < 0.4 + gain
                 row = {"task": task, "language": language, "intervention": method, "id": f"{n}", "group": f"{n // 2}"}

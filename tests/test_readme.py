@@ -32,6 +32,10 @@ def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
     small = second.replace("path/to/xnli", str(shared_data("data", "xnli"))).replace("limit=200", "limit=4")
     exec(compile(small, "README.md", "exec"), names)
     assert set(names["rows"]["intervention"]) == {"base", "clas"}
+    capsys.readouterr()
+    exec(compile(blocks("py")[0], "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("['")
+    cl.check_intervention(names["model"], names["clip"])
 
 
 @pytest.mark.demo

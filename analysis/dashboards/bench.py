@@ -13,53 +13,49 @@ from analysis.dashboards.bench_result import BenchResult
 from analysis.dashboards.dashboard import WIDTH, Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.models.sites import LensModel
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.steering.clas import Clas
+from clas_lens.steering.intervention import Intervention
 
 
 class BenchView(Dashboard):
     """A steering bench to move sliders on: `BenchView(model, clas, "Die Hauptstadt von", "de")` as a cell's last line.
 
     The prompt is run once; letting go of a slider runs the layers from the first steered one, and a short continuation.
-    Until the range of layers is moved, the layers are those of `clas`, which need not be consecutive. `close()` takes the
-    bench's hooks off the model; until then they do nothing but for the bench.
+    Until the range of layers is moved, the layers are the intervention's own, which need not be consecutive. `close()` takes
+    the bench's hooks off the model; until then they do nothing but for the bench.
 
     Args:
-        model, clas, prompt, language, options: see `SteeringBench`.
+        intervention: CLAS, a `rule` of your own, or any other; each has the controls that it can be put at.
+        model, prompt, language, options: see `SteeringBench`.
     """
 
     def __init__(
         self,
         model: LensModel,
-        clas: Clas,
+        intervention: Intervention,
         prompt: str,
         language: str,
         *,
         stats: NeuronStatistics | None = None,
         **options: Any,
     ) -> None:
-        self.bench = SteeringBench(model, clas, prompt, language, stats=stats, **options)
-        self.layers = clas.layers
+        self.bench = SteeringBench(model, intervention, prompt, language, stats=stats, **options)
+        self.layers = tuple(dict.fromkeys(site.layer for site in sorted(intervention.edits(model, [language]))))
         self.result = self.bench.run()
-        languages = list(dict.fromkeys([*clas.categories.languages, clas.anchor, language]))
         wide = Layout(width="96%")
         controls = {
             "prompt": Text(prompt, description="prompt", continuous_update=False, layout=wide),
-            "language": Dropdown(options=languages, value=language, description="language"),
-            "masks": Dropdown(options=list(self.bench.mask_kinds), description="masks"),
-            "layers": _range(clas.layers, model.cfg.n_layers),
-            "alpha": _slider("alpha", clas.alpha, -8.0, 8.0, 0.25),
-            "beta": _slider("beta", clas.beta, 0.0, 1.0, 0.05),
-            "gamma": _slider("gamma", clas.gamma, 0.0, 1.0, 0.05),
+            "language": Dropdown(options=_languages(intervention, language), value=language, description="language"),
+            **_setting_controls(self.bench, self.layers),
         }
         super().__init__(controls, [bench_figure(self.result, self.layers)], row_length=1)
         self.show([bench_figure(self.result, self.layers)], bench_note(self.result, self.bench.language, self.layers))
         for name in ("prompt", "language"):
             controls[name].observe(self._asked, "value")
-        controls["layers"].observe(self._moved, "value")
-        for name in ("masks", "alpha", "beta", "gamma"):
-            controls[name].observe(self._changed, "value")
+        for name in controls.keys() - {"prompt", "language"}:
+            controls[name].observe(self._moved if name == "layers" else self._changed, "value")
 
     def close(self) -> None:
         """Take the widgets and the bench's hooks away."""
@@ -80,13 +76,39 @@ class BenchView(Dashboard):
         self._changed(change)
 
     def _changed(self, change: Any) -> None:
-        numbers = {name: self.controls[name].value for name in ("alpha", "beta", "gamma", "masks")}
+        numbers: dict[str, Any] = {
+            name: self.controls[name].value for name in (*LIMITS, "masks") if name in self.controls
+        }
+        if "layers" in self.controls:
+            numbers["layers"] = self.layers
         try:
-            self.result = self.bench.run(layers=self.layers, **numbers)
+            self.result = self.bench.run(**numbers)
         except ValueError as error:
             self.refuse(error)
             return
         self.show([bench_figure(self.result, self.layers)], bench_note(self.result, self.bench.language, self.layers))
+
+
+LIMITS = {"alpha": (-8.0, 8.0, 0.25), "beta": (0.0, 1.0, 0.05), "gamma": (0.0, 1.0, 0.05)}
+
+
+def _setting_controls(bench: SteeringBench, layers: Sequence[int]) -> dict[str, Any]:
+    """A control for everything that the bench's intervention can be put at."""
+    several = len(bench.mask_kinds) > 1
+    controls: dict[str, Any] = (
+        {"masks": Dropdown(options=list(bench.mask_kinds), description="masks")} if several else {}
+    )
+    if "layers" in bench.settable:
+        controls["layers"] = _range(layers, bench.model.cfg.n_layers)
+    sliders = {name: limits for name, limits in LIMITS.items() if name in bench.settable}
+    return controls | {name: _slider(name, getattr(bench.given, name), *limits) for name, limits in sliders.items()}
+
+
+def _languages(intervention: Any, language: str) -> list[str]:
+    """Those that the intervention was made for; the bundled corpus's where it takes any."""
+    measured = getattr(getattr(intervention, "categories", intervention), "languages", None)
+    known = bundled_languages() if measured is None else measured
+    return list(dict.fromkeys([*known, intervention.anchor, language]))
 
 
 def _slider(name: str, value: float, low: float, high: float, step: float) -> FloatSlider:

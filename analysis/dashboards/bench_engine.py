@@ -2,8 +2,8 @@
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,14 +13,15 @@ from analysis.dashboards.bench_result import BenchResult, LensTop, layer_table, 
 from analysis.dashboards.probe import OtherHooks, Probe
 from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
 from clas_lens.corpus.tokens import TokenBatch, pad, require_tokenizer
-from clas_lens.evaluation.passes import only_layers
+from clas_lens.evaluation.passes import first_layer, only_layers
 from clas_lens.models.decoding import Decoder, make_decoder
-from clas_lens.models.sites import LensModel, check_mlp_hooks, device_of
+from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, device_of, pattern_name
 from clas_lens.representations.effects import kl_divergence
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.steering.clas import Clas
+from clas_lens.steering.clas import Clas, Rescaling
 from clas_lens.steering.generate import greedy, prompt_ids
-from clas_lens.steering.intervention import SteeringError
+from clas_lens.steering.intervention import Intervention, SteeringError, given_intervention
+from clas_lens.steering.rules import Rule
 from clas_lens.steering.steer import Steering
 from clas_lens.vocabulary import check_language
 
@@ -44,7 +45,7 @@ class Unsteered:
 
 
 class SteeringBench:
-    """One prompt under many settings of CLAS, on your own model with your own hooks.
+    """One prompt under many settings of CLAS or of any other intervention, on your own model with your own hooks.
 
     The prompt is run once without steering. A setting runs the layers from its first steered one, and exchanges the scales
     under hooks that were attached once; results equal those of `steer` and a whole pass. Outside the bench's own passes
@@ -55,8 +56,7 @@ class SteeringBench:
     those on the final norm and the unembedding fire for the logit lens, too.
 
     Args:
-        clas: whose categories, anchor, `specific` and positions hold throughout; its numbers and layers where `run` is given
-            none.
+        intervention: whose anchor, positions and so on hold throughout; its numbers and layers where `run` is given none.
         prompt: a text, or token ids, which are taken as they are.
         language: of the prompt.
         stats: of the same model; without it there are no "matched random" masks.
@@ -72,7 +72,7 @@ class SteeringBench:
     def __init__(
         self,
         model: LensModel,
-        clas: Clas,
+        intervention: Intervention,
         prompt: str | Sequence[int],
         language: str,
         *,
@@ -82,12 +82,12 @@ class SteeringBench:
         top: int = 8,
     ) -> None:
         check_mlp_hooks(model)
-        clas.check(model)
-        self.model, self.clas = model, clas
+        given_intervention(intervention).check(model)
+        self.model, self.given = model, intervention
         self._magnitude = None if stats is None else neuron_magnitude(model, stats)
         self._seed, self._max_new_tokens, self._top = seed, max_new_tokens, top
         self.ask(prompt, language)
-        self._probe = Probe(model.cfg.n_layers, watch_cache=clas.positions in ("generated", "prompt_last"))
+        self._probe = Probe(model.cfg.n_layers, _edited_points(model, intervention, language))
         self._behind: OtherHooks = ()  # the hooks of others when ours were attached
         weakref.finalize(self, self._probe.detach)
 
@@ -126,8 +126,15 @@ class SteeringBench:
     def mask_kinds(self) -> tuple[MaskKind, ...]:
         """What `run(masks=...)` can be here."""
         kinds: tuple[MaskKind, ...] = get_args(MaskKind)
-        possible = self._magnitude is not None and self.clas.specific == "union"
+        if not isinstance(self.given, Clas):
+            return kinds[:1]
+        possible = self._magnitude is not None and self.given.specific == "union"
         return tuple(kind for kind in kinds if possible or kind != "matched random")
+
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """Which of the numbers and layers `run` can be given here."""
+        return settable(self.given)
 
     def intervention(
         self,
@@ -137,7 +144,7 @@ class SteeringBench:
         gamma: float | None = None,
         layers: Sequence[int] | None = None,
         masks: MaskKind = "clas",
-    ) -> Clas | RescaleMasks:
+    ) -> Intervention:
         """What `run` with these settings puts on the model.
 
         Raises:
@@ -145,7 +152,11 @@ class SteeringBench:
         """
         chosen = {"alpha": alpha, "beta": beta, "gamma": gamma, "layers": layers}
         given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-        clas = replace(self.clas, **given)
+        unknown = [name for name in given if name not in self.settable]
+        if unknown:
+            has = ", ".join(self.settable) or "none"
+            raise SteeringError(f"this {type(self.given).__name__} has no {unknown[0]!r} to set here; available: {has}")
+        clas: Any = replace(cast(Any, self.given), **given) if given else self.given
         if masks not in self.mask_kinds:
             raise SteeringError(
                 f"no {masks!r} masks here; available: {', '.join(self.mask_kinds)} ('matched random' needs stats=... and "
@@ -180,10 +191,10 @@ class SteeringBench:
         """
         intervention = self.intervention(alpha=alpha, beta=beta, gamma=gamma, layers=layers, masks=masks)
         before = self._ready()
-        start, n_layers = intervention.layers[0], self.model.cfg.n_layers
+        start, n_layers = first_layer(self.model, intervention, [self.language]), self.model.cfg.n_layers
         steering = Steering(self.model, intervention, [self.language], per_row=False)
         decoder = make_decoder(self.model, 1)
-        with self._probe.steering(dict(steering.hooks())):
+        with self._probe.steering(dict(steering.hooks())), steering.attached(self.model, self._probe.block):
             entering = before.residuals[start - 1] if start else None
             with self._probe.reading() as residuals, only_layers(self.model, start, n_layers, entering):
                 logits = self._step(decoder)
@@ -226,3 +237,22 @@ class SteeringBench:
         options: dict[str, Any] = {"max_new_tokens": self._max_new_tokens, "stop_at_newline": False}
         (tokens,), _ = greedy(self.model, decoder, logits, **options)
         return str(require_tokenizer(self.model).decode(tokens, skip_special_tokens=True))
+
+
+def settable(intervention: Intervention) -> tuple[str, ...]:
+    """Which of `alpha`, `beta`, `gamma` and `layers` an intervention can be put at."""
+    own: set[str] = {one.name for one in fields(intervention)} if is_dataclass(intervention) else set()
+    if not getattr(intervention, "takes_alpha", True):
+        own -= {"alpha"}
+    if not isinstance(intervention, Rescaling | Rule):  # elsewhere `layers` are those that it has vectors for
+        own -= {"layers"}
+    return tuple(name for name in ("alpha", "beta", "gamma", "layers") if name in own)
+
+
+def _edited_points(model: LensModel, intervention: Intervention, language: str) -> list[str]:
+    """The hook points that an intervention may change, in any layer, and watch."""
+    layers = range(model.cfg.n_layers)
+    kinds = {site.kind for site in intervention.edits(model, [language])} - {"residual"}
+    names = [Site(kind, layer).hook_name(model) for kind in sorted(kinds) for layer in layers]
+    watched = intervention.positions in ("generated", "prompt_last") or getattr(intervention, "reads_prompts", False)
+    return names + [pattern_name(layer) for layer in layers if watched]

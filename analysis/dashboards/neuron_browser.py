@@ -62,7 +62,8 @@ class NeuronBrowser(Dashboard):
             )
         self.model, self.stats, self.corpus, self._n = model, stats, corpus, n
         self.cats = categorize(stats) if cats is None else cats
-        if (self.cats.n_layers, self.cats.n_neurons) != (stats.n_layers, stats.n_neurons):
+        units = (stats.site, stats.n_layers, stats.n_neurons)
+        if (self.cats.site, self.cats.n_layers, self.cats.n_neurons) != units:
             raise ValueError(f"{self.cats!r} are not categories of {stats!r}")
         last = stats.n_layers - 1
         controls = {
@@ -101,7 +102,7 @@ class NeuronBrowser(Dashboard):
         if neuron is None:
             return paragraph(f"Layer {layer} has no {self.controls['category'].label} neurons.")
         profile = language_profile(self.stats, layer, [neuron]).sort_values("max", ascending=False)
-        promoted = promoted_tokens(self.model, layer, neuron)
+        promoted = promoted_tokens(self.model, layer, neuron, site=self.stats.site)
         tokens = ", ".join(quoted(token) for token in promoted["token"])
         parts = [
             paragraph(f"Neuron {layer}.{neuron}, {self.controls['category'].label}. It promotes {tokens}"),
@@ -109,7 +110,9 @@ class NeuronBrowser(Dashboard):
         ]
         limit = self.stats.settings.get("max_tokens")
         for language, row in zip(profile["language"].head(EXAMPLES), profile["example"], strict=False):
-            pieces = token_activations(self.model, self.corpus[language][row], layer, neuron, max_tokens=limit)
+            pieces = token_activations(
+                self.model, self.corpus[language][row], layer, neuron, max_tokens=limit, site=self.stats.site
+            )
             parts.append(highlighted(pieces, f"{language}, {self.corpus.ids[row]}"))
         return "".join(parts)
 

@@ -11,8 +11,10 @@ from clas_lens.categories.browser import selectivity
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.corpus.tokens import pad, require_tokenizer, tokenize
 from clas_lens.evaluation.passes import only_layers
-from clas_lens.models.sites import LensModel, device_of, hooked, post_name, run_layers
+from clas_lens.models.sites import LensModel, Site, device_of, hooked, run_layers
+from clas_lens.models.units import flat
 from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.vocabulary import UnitSite
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"  # at the end of a text whose last character needs the next token
 
@@ -70,7 +72,7 @@ def language_profile(stats: NeuronStatistics, layer: int, neurons: Sequence[int]
 
 
 def token_activations(
-    model: LensModel, text: str, layer: int, neuron: int, *, max_tokens: int | None = None
+    model: LensModel, text: str, layer: int, neuron: int, *, max_tokens: int | None = None, site: UnitSite = "mlp"
 ) -> list[Piece]:
     """A neuron's activation at each piece of a text; only the layers up to its own are run."""
     tokenizer = require_tokenizer(model)
@@ -79,10 +81,10 @@ def token_activations(
     batch = pad(texts.ids, [0], device=device_of(model))
     read: list[float] = []
 
-    def on_post(activation: Tensor, hook: object) -> None:
-        read.extend(activation[0, texts.n_prefix :, neuron].float().tolist())
+    def on_units(activation: Tensor, hook: object) -> None:
+        read.extend(flat(activation)[0, texts.n_prefix :, neuron].float().tolist())
 
-    with hooked(model, [(post_name(layer), on_post)]), only_layers(model, 0, layer + 1):
+    with hooked(model, [(Site(site, layer).hook_name(model), on_units)]), only_layers(model, 0, layer + 1):
         run_layers(model, batch.tokens, batch.attention_mask)
     pieces: list[Piece] = []
     held: list[int] = []

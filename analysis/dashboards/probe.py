@@ -1,35 +1,33 @@
 """Hooks that are attached once and exchange what they do: the next setting needs no new ones."""
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from clas_lens.models.hooking import function_of
-from clas_lens.models.sites import HookFunction, LensModel, hooked, pattern_name, post_name, residual_name
+from clas_lens.models.hooking import HookBlock, function_of
+from clas_lens.models.sites import HookFunction, LensModel, hooked, residual_name
 
 OtherHooks: TypeAlias = tuple[tuple[str, Any], ...]
 _of_probes: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 class Probe:
-    """Hooks at the neurons and the residual stream of every layer; inert, except inside `steering` and `reading`.
+    """Hooks at some hook points and the residual stream of every layer; inert, except inside `steering` and `reading`.
 
     It does not hold the model, nor whoever made it: `detach` can be left to a finalizer.
 
     Args:
-        watch_cache: also watch the attention patterns, from which steering of generated positions tells them.
+        edited: the hook points where something may be changed or watched, besides the residual stream.
     """
 
-    def __init__(self, n_layers: int, *, watch_cache: bool) -> None:
+    def __init__(self, n_layers: int, edited: Iterable[str]) -> None:
         self._edits: Mapping[str, HookFunction] = {}
         self._residuals: dict[int, Tensor] | None = None
         self._attached = ExitStack()
-        edited = [post_name(layer) for layer in range(n_layers)]
-        if watch_cache:
-            edited += [pattern_name(layer) for layer in range(n_layers)]
+        self.block = HookBlock()
         self._functions = {
             **{name: self._editing(name) for name in edited},
             **{residual_name(layer): self._recording(layer) for layer in range(n_layers)},
@@ -41,7 +39,7 @@ class Probe:
     def attach(self, model: LensModel) -> None:
         """Put the hooks behind all others that are there now."""
         self.detach()
-        self._attached.enter_context(hooked(model, list(self._functions.items())))
+        self.block = self._attached.enter_context(hooked(model, list(self._functions.items())))
 
     def detach(self) -> None:
         """Take the hooks away, wherever they are; the others stay."""
@@ -93,8 +91,12 @@ class Probe:
         return hook
 
     def _recording(self, layer: int) -> HookFunction:
-        def hook(residual: Tensor, hook: object) -> None:
+        edit = self._editing(residual_name(layer))
+
+        def hook(residual: Tensor, hook: object) -> Tensor | None:
+            changed = edit(residual, hook=hook)
             if self._residuals is not None:
-                self._residuals[layer] = residual
+                self._residuals[layer] = residual if changed is None else changed
+            return changed
 
         return hook

@@ -1,4 +1,4 @@
-"""Figures 2, 3 and 8: how alike languages are to English, before and after, and what that has to do with the gain."""
+"""Figures 2, 3 and 8: how alike languages are to the anchor, before and after, and what that has to do with the gain."""
 
 from collections.abc import Mapping
 from textwrap import wrap
@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.style.labels import label_sides
-from analysis.style.languages import language_style
+from analysis.style.languages import language_name, language_style
 from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width
 from analysis.style.numbers import signed
 from clas_lens.given import given, given_frame
@@ -15,18 +15,24 @@ from clas_lens.representations.alignment import GainFit
 
 
 def cosine_to_english(
-    frame: pd.DataFrame | Mapping[str, pd.DataFrame], *, title: str | None = None, dark: bool = False
+    frame: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    anchor: str = "en",
+    title: str | None = None,
+    dark: bool = False,
 ) -> go.Figure:
-    """Each language's cosine similarity to English before and after steering, mean over layers (Figures 2 and 8).
+    """Each language's cosine similarity to the anchor before and after steering, mean over layers (Figures 2 and 8).
 
     Args:
         frame: `cosine_frame(...)`: language, layer, before, after; only the layers to average over (the paper's: the
             bridge layers). A mapping of names to these is drawn side by side.
+        anchor: to which they are; it is named in the texts.
     """
+    name = plain(language_name(anchor))
     panels = panels_of(frame)
     for panel in panels.values():
         given_frame(panel, ("language", "layer", "before", "after"), "cosine_to_english", "cosine_frame(...)")
-    means = {name: _layer_means(panel) for name, panel in panels.items()}
+    means = {heading: _layer_means(panel) for heading, panel in panels.items()}
     figure = panel_row(list(panels), shared_yaxes=False, horizontal_spacing=0.1)
     for column, rows in enumerate(means.values(), start=1):
         _add_dumbbells(figure, rows, column)
@@ -34,13 +40,13 @@ def cosine_to_english(
     tallest = max(len(rows) for rows in means.values())
     apply_look(
         figure,
-        title=title or "Cosine similarity to English in the residual stream",
-        subtitle=f"parallel sentences, mean over {_layer_names(layers)}; English unsteered in both",
+        title=title or f"Cosine similarity to {name} in the residual stream",
+        subtitle=f"parallel sentences, mean over {_layer_names(layers)}; {name} unsteered in both",
         dark=dark,
         width=row_width(len(panels)),
         height=190 + 22 * tallest,
     )
-    figure.update_xaxes(title="cosine similarity to English", matches="x")
+    figure.update_xaxes(title=f"cosine similarity to {name}", matches="x")
     figure.update_yaxes(type="category", showgrid=False)
     return figure
 
@@ -99,20 +105,21 @@ def _add_dumbbells(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
 def gain_vs_alignment(
     frame: pd.DataFrame, fit: GainFit, *, anchor: str = "en", title: str | None = None, dark: bool = False
 ) -> go.Figure:
-    """Change of the cosine to English against the gain in score, with the fitted line (Figure 3).
+    """Change of the cosine to the anchor against the gain in score, with the fitted line (Figure 3).
 
     Args:
         frame: language, gain (points), change (of the cosine): what `fit` was fitted to. Both axes are divided by the
             largest magnitude, as in `fit_gain_alignment`; the hover text has the numbers themselves.
     """
     given_frame(frame, ("language", "gain", "change"), "gain_vs_alignment", "what the fit was fitted to")
+    name = plain(language_name(anchor))
     return gain_scatter(
         frame,
         fit,
         "change",
-        "change of cosine to English",
+        f"change of cosine to {name}",
         anchor=anchor,
-        title=title or "Change of alignment with English against the gain in score",
+        title=title or f"Change of alignment with {name} against the gain in score",
         dark=dark,
     )
 

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.style.languages import language_style
+from analysis.style.languages import language_name, language_style
 from analysis.style.look import QUIET, apply_look, plain
 from analysis.style.numbers import signed
 from clas_lens.given import given_frame, given_number
@@ -17,12 +17,13 @@ DIVERGING = [[0.0, "#E08214"], [0.25, "#FDB863"], [0.5, "#F5F5F5"], [0.75, "#92C
 CELL_INK = "#1F2328"  # legible on all of them
 
 
-def gain_heatmap(frame: pd.DataFrame, *, title: str | None = None, dark: bool = False) -> go.Figure:
-    """Gain in score and change of the cosine to English, a row a language (Figure 7).
+def gain_heatmap(frame: pd.DataFrame, *, anchor: str = "en", title: str | None = None, dark: bool = False) -> go.Figure:
+    """Gain in score and change of the cosine to the anchor, a row a language (Figure 7).
 
     Args:
         frame: language, gain (points), change (of the cosine), and where there are several, `setting` (such as "XNLI,
             Llama"), which becomes a column. Languages are sorted by mean gain; a missing pair stays empty.
+        anchor: named in the title.
     """
     given_frame(frame, ("language", "gain", "change"), "gain_heatmap", "gains joined with changes of the cosine")
     for name in ("gain", "change"):
@@ -61,7 +62,7 @@ def gain_heatmap(frame: pd.DataFrame, *, title: str | None = None, dark: bool = 
         )
     apply_look(
         figure,
-        title=title or "Gain in score and change of alignment with English",
+        title=title or f"Gain in score and change of alignment with {plain(language_name(anchor))}",
         subtitle="blue: up, orange: down; each half has its own scale, white at 0",
         dark=dark,
         height=(130 if settings == [""] else 172) + 24 * len(order),

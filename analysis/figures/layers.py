@@ -22,7 +22,7 @@ from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.display import CATEGORY_COLOURS
 from clas_lens.given import given_frame
 from clas_lens.models.sites import check_layers
-from clas_lens.vocabulary import ACTIVITY_TITLES
+from clas_lens.vocabulary import ACTIVITY_TITLES, UnitSite
 
 Data = NeuronCategories | pd.DataFrame
 
@@ -36,10 +36,11 @@ def layer_distribution(
     bridge_layers: Layers | Mapping[str, Layers] = (),
     null: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
     sensitivity: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
+    site: UnitSite | None = None,
     title: str | None = None,
     dark: bool = False,
 ) -> go.Figure:
-    """Percent of each layer's MLP neurons per category, bridge layers shaded (the paper's Figure 1).
+    """Percent of each layer's MLP neurons (or attention units) per category, bridge layers shaded (the paper's Figure 1).
 
     Args:
         data: categories, or their tidy `shares()`: layer, category, count, percent. A mapping of names to these draws the
@@ -47,6 +48,7 @@ def layer_distribution(
         bridge_layers: shaded; they need not be consecutive.
         null: `null_shares(cats)`: dotted, what languages independent of each other would give.
         sensitivity: `threshold_shares(stats, thresholds)`: a band from the smallest to the largest share.
+        site: what is named: MLP neurons or attention's units; default that of the categories, the MLP for tables.
     """
     panels: dict[str, Data] = panels_of(data)
     figure = panel_row(list(panels))
@@ -71,17 +73,20 @@ def layer_distribution(
         figure.update_xaxes(
             title="layer", dtick=1 if last < 20 and len(panels) == 1 else 4, range=[-0.5, last + 0.5], col=column
         )
-    subtitles = list(dict.fromkeys(filter(None, map(_subtitle, panels.values()))))
+    subtitles = list(dict.fromkeys(filter(None, map(subtitle_of, panels.values()))))
+    sites = {panel.site for panel in panels.values() if isinstance(panel, NeuronCategories)}
+    of_neurons = (site or next(iter(sites), "mlp")) == "mlp"
     apply_look(
         figure,
-        title=title or "MLP neurons by the number of languages they are active in",
+        title=title
+        or f"{'MLP neurons' if of_neurons else 'Attention units'} by the number of languages they are active in",
         subtitle="; ".join([*subtitles, *_notes(bridge_layers, null, sensitivity)]),
         dark=dark,
         width=row_width(len(panels)),
     )
     figure.update_layout(hovermode="x unified")
     figure.update_yaxes(range=[0, 100])
-    figure.update_yaxes(title="neurons in the layer (%)", col=1)
+    figure.update_yaxes(title=f"{'neurons' if of_neurons else 'units'} in the layer (%)", col=1)
     return figure
 
 
@@ -176,7 +181,8 @@ def _notes(bridge_layers: object, null: object, sensitivity: object) -> list[str
     return notes
 
 
-def _subtitle(data: Data) -> str:
+def subtitle_of(data: Data) -> str:
+    """Model, languages and the bar of activity, where data are categories."""
     if not isinstance(data, NeuronCategories):
         return ""
     name = plain(data.model.get("name", "model"))

@@ -10,6 +10,7 @@ from analysis.report.pieces import Missing, Piece, collecting, evaluating
 from analysis.report.relation_tables import relation_tables
 from analysis.report.run import RunData
 from analysis.report.tables import (
+    anchors_table,
     answer_tables,
     effects_table,
     measured_table,
@@ -20,15 +21,17 @@ from analysis.report.tables import (
 )
 from analysis.style.numbers import number
 from analysis.tables.paper import PAPER_TASKS
+from analysis.tables.verdicts import verdict_view
 from analysis.tables.views import decision_view, results_view
 from clas_lens.artifacts import write_text
+from clas_lens.models.units import units_fact
 from clas_lens.study.tables import WITHOUT_TASK
 
 LEADS = {
     "categories": "Neurons sorted by the number of languages they are active in. CLAS rescales partial-shared and "
     "language-specific ones in the shaded bridge layers.",
     "neurons": "Single neurons: what excites them, what they promote, what steering does to one of them.",
-    "changes": "Inside the model, before and after steering, on the same sentences. English is the same in both.",
+    "changes": "Inside the model, before and after steering, on the same sentences. {anchor} is the same in both.",
     "results": "Scores with intervals and tests. A gain is worth believing where its interval leaves 0 and where random "
     "neurons under the same search do not gain as much.",
     "paper": "The published numbers (Pokharel, Agrawal and Nagar, 2026, arXiv:2601.16390) and this run's. Another model or "
@@ -73,7 +76,10 @@ def report_sections(data: RunData) -> list[Section]:
         ("methods", "Methods", [Prose(tuple(methods_paragraphs(data)))]),
         ("reproduce", "Reproduce", [Code(reproduce_text(data))]),
     ]
-    return [Section(name, title, LEADS.get(name, ""), blocks) for name, title, blocks in parts]
+    return [
+        Section(name, title, LEADS.get(name, "").format(anchor=data.anchor_name), blocks)
+        for name, title, blocks in parts
+    ]
 
 
 def _known(blocks: Iterable[Block | None]) -> list[Block]:
@@ -87,7 +93,7 @@ def _facts(data: RunData) -> Facts:
     if collect:
         model = collect["model"]
         items += [
-            ("neurons", f"{model['n_layers']} layers of {model['n_neurons']:,}"),
+            *units_fact(model, model["n_layers"], model["n_neurons"]).items(),
             ("languages", f"{len(collect['languages'])}: {' '.join(collect['languages'])}"),
             ("corpus", f"{collect['config']['corpus']}, {len(collect['examples'])} texts a language"),
             ("tokens measured", f"{sum(collect['n_tokens'].values()):,}"),
@@ -102,13 +108,14 @@ def _facts(data: RunData) -> Facts:
 
 
 def _changes(data: RunData, figures: list[Piece]) -> list[Block]:
-    return _known([effects_table(data), *figures, separation_table(data)])
+    return _known([effects_table(data), *figures, separation_table(data), anchors_table(data)])
 
 
 def _results(data: RunData, figures: list[Piece]) -> list[Block]:
     views: list[Block] = []
     for task in data.tasks:
         if data.comparisons[task]:
+            views.append(verdict_view(data.comparisons[task]))
             views.append(results_view(data.comparisons[task], model=data.model))
     decisions = [decision_view(data.rows[task], model=data.model) for task in data.tasks]
     return [*views, *figures, *relation_tables(data), *decisions]

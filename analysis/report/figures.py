@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.alignment import cosine_to_english
+from analysis.figures.heads import head_distribution
 from analysis.figures.layers import layer_distribution
 from analysis.figures.maps import tsne_map
 from analysis.figures.neurons import neuron_browser, neuron_distribution
@@ -53,6 +54,7 @@ def category_figures(data: RunData) -> list[Piece]:
             bridge_layers=data.bridge_layers,
             null=data.table("null_shares"),
             sensitivity=data.table("threshold_shares"),
+            site=data.site,
         ),
         kind="layer shares",
         command=f"clas-lens categorize {data.run.root}",
@@ -71,7 +73,24 @@ def category_figures(data: RunData) -> list[Piece]:
         "How far the categories hang on the threshold: neurons that change category where it is raised.",
         category_flow,
     )
-    return [layers, overlap, flow]
+    return [layers, *_head_figures(data), overlap, flow]
+
+
+def _head_figures(data: RunData) -> list[Piece]:
+    """Figure 1 head by head, of a run that measured attention."""
+    if data.site != "attn":
+        return []
+    caption = "The units of one head, of all that it hands to the output projection, by category."
+    heads = of_table(
+        data,
+        "head_shares",
+        "head_distribution",
+        caption,
+        lambda shares: head_distribution(shares, bridge_layers=data.bridge_layers),
+        kind="head shares",
+        command=f"clas-lens categorize {data.run.root}",
+    )
+    return [heads]
 
 
 def neuron_figures(data: RunData) -> list[Piece]:
@@ -107,10 +126,10 @@ def change_figures(data: RunData) -> list[Piece]:
     cosine = of_table(
         data,
         "cosine",
-        "cosine_to_english",
-        "Each language's parallel sentences against English ones, at the bridge layers. All cosines in a residual stream "
-        "are high; the change is what to read.",
-        lambda frame: cosine_to_english(_bridge_panels(data, frame)),
+        "cosine_to_english" if data.anchor == "en" else "cosine_to_anchor",
+        f"Each language's parallel sentences against those in {data.anchor_name}, at the bridge layers. All cosines in "
+        "a residual stream are high; the change is what to read.",
+        lambda frame: cosine_to_english(_bridge_panels(data, frame), anchor=data.anchor),
     )
     frame = data.table("sentence_map")
     if frame is None:

@@ -21,6 +21,7 @@ Theme = Literal["paper", "light", "dark"]
 PAPER_NUMBERS = {
     "layer_distribution": 1,
     "cosine_to_english": 2,
+    "cosine_to_anchor": 2,
     "gain_vs_alignment": 3,
     "tsne_map": 4,
     "alpha_curve": 5,

@@ -29,6 +29,8 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
     shares = {
         name: table for name, run in named.items() if (table := run.table("layer_shares", "layer shares")) is not None
     }
+    anchors = list(dict.fromkeys(run.anchor_name for run in runs))
+    anchor = anchors[0] if len(anchors) == 1 else "the anchor"
     found: dict[str, go.Figure] = {}
     if shares:
         bridge = {name: named[name].bridge_layers for name in shares}
@@ -43,11 +45,13 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
         if (table := run.gains(task)) is not None
     ]
     if gains:
-        found["gain_heatmap"] = gain_heatmap(pd.concat(gains))
+        found["gain_heatmap"] = gain_heatmap(
+            pd.concat(gains), title=f"Gain in score and change of alignment with {anchor}"
+        )
     titles = {task: run.title(task) for run in runs for task in run.tasks}
     makers: Mapping[str, tuple[str, Callable[[RunData, str], go.Figure | None]]] = {
-        "cosine_to_english": ("Cosine similarity to English in the residual stream", _cosine),
-        "gain_vs_alignment": ("Change of alignment with English against the gain in score", _fit),
+        _cosine_name(runs): (f"Cosine similarity to {anchor} in the residual stream", _cosine),
+        "gain_vs_alignment": (f"Change of alignment with {anchor} against the gain in score", _fit),
         "forest": ("Gain in score over the unsteered model, by language", _forest),
     }
     for name, (title, make) in makers.items():
@@ -60,6 +64,10 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
         if panels:
             found[name] = panel_grid(panels, titles, title=title)
     return found
+
+
+def _cosine_name(runs: Sequence[RunData]) -> str:
+    return "cosine_to_english" if {run.anchor for run in runs} == {"en"} else "cosine_to_anchor"
 
 
 def panel_grid(panels: Mapping[tuple[str, str], go.Figure], titles: Mapping[str, str], *, title: str) -> go.Figure:
@@ -100,7 +108,7 @@ def _cosine(run: RunData, task: str) -> go.Figure | None:
     if frame is None:
         return None
     rows = frame[(frame["setting"] == task) & frame["layer"].isin(run.bridge_layers)]
-    return None if rows.empty else cosine_to_english(rows)
+    return None if rows.empty else cosine_to_english(rows, anchor=run.anchor)
 
 
 def _fit(run: RunData, task: str) -> go.Figure | None:

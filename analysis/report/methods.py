@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.report.run import RunData
 from analysis.style.numbers import percent
+from clas_lens.models.units import site_of, units_in_words
 from clas_lens.study.config import (
     CategorizeConfig,
     CollectConfig,
@@ -15,7 +16,7 @@ from clas_lens.study.config import (
     SearchCommand,
     StageConfig,
 )
-from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES
+from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, UnitSite
 
 POOLING = {
     "sample": "the mean of h over a text's tokens (no padding, no BOS), then over texts",
@@ -65,9 +66,15 @@ def _model(collect: Mapping[str, Any]) -> str:
         return ""
     model, config = collect["model"], collect["config"]
     return (
-        f"{model['name']}: {model['n_layers']} layers of {model['n_neurons']:,} MLP neurons, in {model['dtype']}, as a "
+        f"{model['name']}: {model['n_layers']} layers of {_units(model)}, in {model['dtype']}, as a "
         f"{BACKENDS[config['backend']]} of TransformerLens. Fingerprint of its weights: {model['weights']}."
     )
+
+
+def _units(model: Mapping[str, Any]) -> str:
+    if site_of(model) == "mlp":
+        return f"{model['n_neurons']:,} MLP neurons"
+    return f"{units_in_words(model, model['n_neurons'])} units of attention, measured before its output projection"
 
 
 def _texts(collect: Mapping[str, Any]) -> str:
@@ -90,6 +97,12 @@ def _texts(collect: Mapping[str, Any]) -> str:
     )
 
 
+WHAT_H_IS: Mapping[UnitSite, str] = {
+    "mlp": "h is the input of an MLP's down projection. A neuron's",
+    "attn": "h is the input of attention's output projection, the heads side by side; a component is called a neuron here. Its",
+}
+
+
 def _categories(data: RunData) -> str:
     collect, entry = data.facts("collect"), data.facts("categorize")
     if not entry or not collect:
@@ -97,7 +110,7 @@ def _categories(data: RunData) -> str:
     config = entry["config"]
     chosen = "given" if config["layers"] else "the paper's, or by the rule of select_bridge_layers"
     return (
-        f"h is the input of an MLP's down projection. A neuron's value in a language is "
+        f"{WHAT_H_IS[site_of(collect['model'])]} value in a language is "
         f"{POOLING[collect['config']['pooling']]}; it is active where its {ACTIVITY_TITLES[config['activity']]} is above "
         f"{_bar(config)}. Active in no language: dead; in one: language-specific; in all {len(entry['languages'])}: "
         f"all-shared; otherwise partial-shared. Bridge layers ({chosen}): {_listed(entry['bridge_layers'])}."

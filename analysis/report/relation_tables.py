@@ -1,6 +1,6 @@
 """Tables of what the gains go with: every fitted line in one, and the test of equal variances."""
 
-from analysis.report.run import MEASURES, RunData
+from analysis.report.run import RunData
 from analysis.tables.relations import fit_table, variance_table
 from analysis.tables.table import Table, table_of
 
@@ -15,7 +15,7 @@ def _fits(data: RunData, task: str) -> Table | None:
     frame = data.relations(task)
     if frame is None:
         return None
-    fits = fit_table(frame, MEASURES, anchor=data.anchor)
+    fits = fit_table(frame, data.measures, anchor=data.anchor)
     shown = fits.rename(columns={"loo_low": "slope, one left out: least", "loo_high": "most", "spearman": "Spearman"})
     note = (
         "Each line is of one number a language against its gain, without the anchor, on axes divided by their largest "

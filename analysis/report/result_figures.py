@@ -21,10 +21,10 @@ from clas_lens.study.stages import GRID
 RELATION_CAPTIONS = {
     "separation": "Do languages gain that steering sets further apart? (Paper, 4.3.) Silhouettes are in all dimensions, at the "
     "layer of the map.",
-    "proximity_initial": "Do languages gain that lie close to English to begin with? (Paper, 4.3.)",
-    "proximity_final": "Do languages gain that lie close to English in the end? (Paper, 4.3.)",
-    "proximity_first": "Do languages gain that are close to English where nothing but the embedding tells them apart?",
-    "proximity_last": "Do languages gain that are close to English right before the answer?",
+    "proximity_initial": "Do languages gain that lie close to {anchor} to begin with? (Paper, 4.3.)",
+    "proximity_final": "Do languages gain that lie close to {anchor} in the end? (Paper, 4.3.)",
+    "proximity_first": "Do languages gain that are close to {anchor} where nothing but the embedding tells them apart?",
+    "proximity_last": "Do languages gain that are close to {anchor} right before the answer?",
     "mean_score": "Do good languages gain more than weak ones? If so, variance grows: the p of this line is Pitman and "
     "Morgan's of equal variances (paper, 4.1).",
 }
@@ -117,8 +117,8 @@ def _gains(data: RunData) -> list[Piece]:
     frame = pd.concat(settings) if len(settings) > 1 else gains[next(iter(gains))]
     heat = piece(
         "gain_heatmap",
-        "Languages by mean gain; beside it how much closer to English their sentences came at the bridge layers.",
-        lambda: gain_heatmap(frame),
+        f"Languages by mean gain; beside it how much closer to {data.anchor_name} their sentences came at the bridge layers.",
+        lambda: gain_heatmap(frame, anchor=data.anchor),
     )
     caption = "Each point is a language. The slope without each one in turn says how far a single language carries it."
     fits = [piece(f"gain_vs_alignment_{task}", caption, partial(_fit, data, table)) for task, table in gains.items()]
@@ -131,7 +131,11 @@ def _relations(data: RunData, task: str) -> list[Piece]:
     if frame is None:
         return []
     return [
-        piece(f"gain_vs_{column}_{task}", RELATION_CAPTIONS.get(column, ""), partial(_relation, data, frame, column))
+        piece(
+            f"gain_vs_{column}_{task}",
+            RELATION_CAPTIONS.get(column, "").format(anchor=data.anchor_name),
+            partial(_relation, data, frame, column),
+        )
         for column in MEASURES
         if column != "change"
     ]
@@ -139,7 +143,7 @@ def _relations(data: RunData, task: str) -> list[Piece]:
 
 def _relation(data: RunData, frame: pd.DataFrame, column: str) -> go.Figure:
     fit = fit_gain(frame, column, anchor=data.anchor)
-    return gain_scatter(frame, fit, column, MEASURES[column], anchor=data.anchor)
+    return gain_scatter(frame, fit, column, data.measures[column], anchor=data.anchor)
 
 
 def _fit(data: RunData, gains: pd.DataFrame) -> go.Figure:

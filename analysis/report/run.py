@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.style.languages import language_name
 from analysis.style.numbers import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.given import given_path
+from clas_lens.models.units import site_of
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.pairs import facts_of_rows
@@ -20,15 +22,16 @@ from clas_lens.study.folder import RunFolder
 from clas_lens.study.tables import KIND as REPORT_KIND
 from clas_lens.study.tables import WITHOUT_TASK
 from clas_lens.tasks.known import TASKS
+from clas_lens.vocabulary import UnitSite
 
-# What a language's gain is set against, by column of `RunData.relations`.
+# What a language's gain is set against, by column of `RunData.relations`; `RunData.measures` names the anchor in them.
 MEASURES = {
-    "change": "change of cosine to English, bridge layers",
+    "change": "change of cosine to {anchor}, bridge layers",
     "separation": "change of silhouette",
-    "proximity_initial": "cosine to English before steering, layer of the map",
-    "proximity_final": "cosine to English after steering, layer of the map",
-    "proximity_first": "cosine to English in the first layer",
-    "proximity_last": "cosine to English in the last layer, unsteered",
+    "proximity_initial": "cosine to {anchor} before steering, layer of the map",
+    "proximity_final": "cosine to {anchor} after steering, layer of the map",
+    "proximity_first": "cosine to {anchor} in the first layer",
+    "proximity_last": "cosine to {anchor} in the last layer, unsteered",
     "mean_score": "mean of the scores before and after",
 }
 
@@ -76,13 +79,29 @@ class RunData:
         return str(self.facts("collect").get("model", {}).get("name", "model"))
 
     @property
+    def site(self) -> UnitSite:
+        """Whose units were measured."""
+        return site_of(self.facts("collect").get("model", {}))
+
+    @property
     def bridge_layers(self) -> tuple[int, ...]:
         return tuple(self.facts("categorize").get("bridge_layers", ()))
 
     @property
     def anchor(self) -> str:
         steered = self.facts("report data").get("steered", {})
-        return str(next((one["anchor"] for one in steered.values()), "en"))
+        compared = [one.anchor for found in self.comparisons.values() for one in found if one.anchor is not None]
+        return str(next((one["anchor"] for one in steered.values()), next(iter(compared), "en")))
+
+    @property
+    def anchor_name(self) -> str:
+        """What the anchor is called in texts."""
+        return language_name(self.anchor)
+
+    @property
+    def measures(self) -> dict[str, str]:
+        """`MEASURES` in words."""
+        return {column: text.format(anchor=self.anchor_name) for column, text in MEASURES.items()}
 
     @cached_property
     def settings(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from analysis.report.run import MAIN, RunData
 from analysis.style.numbers import percent
 from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, PLACES, paper_outputs, paper_table
 from analysis.tables.table import Table, table_of
+from analysis.tables.verdicts import verdict_view
 from analysis.tables.views import decision_view, results_view
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
@@ -120,6 +121,34 @@ def separation_table(data: RunData) -> Table | None:
     )
 
 
+def anchors_table(data: RunData) -> Table | None:
+    """Which anchor: what each language would bring as one."""
+    frame = data.table("anchors")
+    if frame is None:
+        return None
+    shown = frame.drop(columns=["gain", "ci_low", "ci_high"]).rename(
+        columns={
+            "active": "active (%)",
+            "specific": "specific (%)",
+            "partial": "partial-shared (%)",
+            "shared": "all-shared (%)",
+        }
+    )
+    gains = {}
+    for task in data.tasks:
+        comparison = data.main_comparison(task)
+        if comparison is not None and comparison.anchor in set(frame["language"]):
+            name = f"{data.title(task)}: gain with {comparison.intervention}"
+            gains[name] = frame["language"].map({comparison.anchor: comparison.targets.estimate}).astype(float)
+    note = (
+        f"Each language as if it were the anchor. This run's is {data.anchor}; gains with another need a run with it "
+        "(--anchor). Shares: of the bridge layers' neurons, those active in the language, in it alone, in it and some others, "
+        "in all. Cosine: of the other languages' unsteered sentences to its own, mean over the bridge layers."
+    )
+    digits = {"cosine": 4} | {str(name): 1 for name in shown if str(name).endswith("(%)")}
+    return table_of(shown.assign(**gains), "Which anchor", digits=digits, signed=tuple(gains), notes=(note,))
+
+
 def paper_beside(data: RunData, task: TaskName) -> Table:
     """The paper's Table 1 or 2, with this run's scores in further columns."""
     table = paper_table(task)
@@ -184,11 +213,13 @@ def run_tables(data: RunData) -> dict[str, Table]:
         "neurons": neuron_table(data),
         "effects": effects_table(data),
         "separation": separation_table(data),
+        "anchors": anchors_table(data),
         "table-3-paper_answers": paper_answers(),
     }
     for task, rows in data.rows.items():
         place = PLACES.get(task, "table").lower().replace(" ", "-")
         if data.comparisons[task]:
+            tables[f"verdicts_{task}"] = verdict_view(data.comparisons[task])
             tables[f"{place}-results_{task}"] = results_view(data.comparisons[task], model=data.model)
         tables[f"decisions_{task}"] = decision_view(rows, model=data.model)
     tables |= {f"paper_{task}": paper_beside(data, task) for task in PAPER_TASKS}

@@ -39,6 +39,32 @@ _COLOURS = tuple(colour for colour, symbol in _STYLES.values() if symbol != ANCH
 _OTHER_SYMBOLS = ("pentagon", "hexagon", "hourglass", "bowtie", "cross", "x", "star-square", "star-diamond")
 
 
+_NAMES = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sw": "Swahili",
+    "th": "Thai",
+    "tr": "Turkish",
+    "ur": "Urdu",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
+
+
+def language_name(code: str) -> str:
+    """What a language is called in titles; its code where it is none of XNLI's, XQuAD's or the bundled corpus's."""
+    given(code, str, "a language code is needed", "such as 'de'")
+    return _NAMES.get(code, code)
+
+
 def language_style(code: str) -> tuple[str, str]:
     """A language's (colour, symbol). One that is not in the table gets its own from its code, with another set of symbols."""
     given(code, str, "a language code is needed", "such as 'de'")

@@ -6,5 +6,7 @@ from analysis.tables.relations import fit_table as fit_table
 from analysis.tables.relations import variance_table as variance_table
 from analysis.tables.results import decision_table as decision_table
 from analysis.tables.results import results_table as results_table
+from analysis.tables.verdicts import verdict_table as verdict_table
+from analysis.tables.verdicts import verdict_view as verdict_view
 from analysis.tables.views import decision_view as decision_view
 from analysis.tables.views import results_view as results_view

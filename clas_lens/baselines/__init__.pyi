@@ -1,3 +1,4 @@
+from clas_lens.baselines.adaptive import Adaptive as Adaptive
 from clas_lens.baselines.amplify import Amplify as Amplify
 from clas_lens.baselines.amplify import sadi_neurons as sadi_neurons
 from clas_lens.baselines.arithmetic import LanguageArithmetics as LanguageArithmetics

@@ -12,6 +12,7 @@ from torch import Tensor
 from clas_lens.categories.selection import NeuronSelection
 from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site
+from clas_lens.models.units import site_of
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import rescale_edits
 from clas_lens.steering.intervention import (
@@ -89,7 +90,7 @@ class Amplify(SavedIntervention):
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """A rescaling a layer with selected neurons."""
-        return rescale_edits(self._scale, self._layers, languages)
+        return rescale_edits(self._scale, self._layers, languages, site_of(self.selection.model))
 
     def _scale(self, language: str) -> dict[int, Float[Tensor, "neuron"]]:
         masks = self.neurons(language).double()

@@ -19,6 +19,7 @@ from clas_lens.steering.intervention import (
     SteeringError,
     Strength,
     check_neurons,
+    check_site,
     strength,
 )
 from clas_lens.vocabulary import Positions, check_language
@@ -61,6 +62,7 @@ class LanguageArithmetics(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_site(self.selection.model, "mlp", "LanguageArithmetics")
         given_word("toward", self.toward, get_args(Toward), error=SteeringError)
         if self.means.shape != self.selection.masks.shape or not self.means.isfinite().all():
             raise SteeringError(

@@ -14,7 +14,8 @@ from clas_lens.categories.categorize import NeuronCategory
 from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.given import given, given_whole, named
-from clas_lens.models.sites import LensModel, down_projection
+from clas_lens.models.sites import LensModel
+from clas_lens.models.units import output_projection
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas, Masks, Rescaling
@@ -32,7 +33,7 @@ class RescaleMasks(Rescaling):
         boost, cut: disjoint.
         layers, alpha, beta, gamma, anchor, positions: see `Clas`.
         name: which control this is.
-        model: see `describe_model`.
+        model: see `describe_model`; its `site` says where these masks act, {} means MLP neurons of any model.
         source: how the masks were made, for manifests.
 
     Raises:
@@ -169,7 +170,8 @@ def _shown(mask: object) -> str:
 
 
 def neuron_magnitude(model: LensModel, stats: NeuronStatistics) -> Float[Tensor, "layer neuron"]:
-    """How much a neuron writes to the residual stream on average: mean over languages of |mean h|, times ||its W_down row||.
+    """How much a neuron writes to the residual stream on average: mean over languages of |mean h|, times ||its W_down row||
+    (of attention: its W_O row).
 
     Raises:
         SteeringError: statistics of another model.
@@ -183,7 +185,7 @@ def neuron_magnitude(model: LensModel, stats: NeuronStatistics) -> Float[Tensor,
         error=SteeringError,
     )
     check_neurons(model, stats.model, n_layers=stats.n_layers, n_neurons=stats.n_neurons)
-    norms = [down_projection(model, layer).double().norm(dim=1).cpu() for layer in range(stats.n_layers)]
+    norms = [output_projection(model, stats.site, layer).double().norm(dim=1).cpu() for layer in range(stats.n_layers)]
     return (stats.mean.double().abs().mean(0) * torch.stack(norms)).float()
 
 

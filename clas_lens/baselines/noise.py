@@ -10,7 +10,8 @@ from torch import Tensor
 
 from clas_lens.corpus.arguments import given_model
 from clas_lens.given import given, given_whole
-from clas_lens.models.sites import LensModel, Site, down_projection
+from clas_lens.models.sites import LensModel, Site
+from clas_lens.models.units import output_projection
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength
@@ -24,7 +25,8 @@ class MatchedNoise(SavedIntervention):
     e is the smallest vector of neurons with W_down e = n, for a unit direction n drawn at random for each layer. So the
     MLP's output (before a norm that some families put after it) moves exactly as far as CLAS would move it (in a bfloat16
     model up to rounding), in a direction that has nothing to do with languages. The direction is the same for all
-    positions and languages. Rows in the anchor language are bit-identical to the unsteered model. Made by `for_model`.
+    positions and languages. Rows in the anchor language are bit-identical to the unsteered model. With categories of
+    attention's units the same holds of attention's output and W_O. Made by `for_model`.
 
     Args:
         clas: gives the layers, masks, beta, gamma, anchor and positions.
@@ -68,7 +70,7 @@ class MatchedNoise(SavedIntervention):
         drawn = torch.randn(
             model.cfg.n_layers, model.cfg.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
         )
-        rows = [smallest_input(down_projection(model, layer), drawn[layer]) for layer in clas.layers]
+        rows = [smallest_input(output_projection(model, clas.site, layer), drawn[layer]) for layer in clas.layers]
         return cls(clas, torch.stack(rows), clas.alpha, seed)
 
     @property
@@ -96,11 +98,11 @@ class MatchedNoise(SavedIntervention):
         """An addition a steered layer, as far as this model's W_down says."""
         changes = {code: self.clas.scale(code) for code in dict.fromkeys(languages)}
         return {
-            Site("mlp", layer): AddNoise(
+            Site(self.clas.site, layer): AddNoise(
                 LanguageTable.of({code: scale[layer] - 1 for code, scale in changes.items()}, languages),
                 direction,
                 # 100 MB a layer, the model's own: never copied into this or into a file.
-                down_projection(model, layer),
+                output_projection(model, self.clas.site, layer),
             )
             for layer, direction in zip(self.clas.layers, self.directions, strict=True)
         }

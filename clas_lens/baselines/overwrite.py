@@ -22,6 +22,7 @@ from clas_lens.steering.intervention import (
     SteeringError,
     Strength,
     check_neurons,
+    check_site,
 )
 from clas_lens.vocabulary import Missing, MlpSite, Positions, Quantity, Statistic, check_language
 
@@ -65,6 +66,7 @@ class Overwrite(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_site(self.selection.model, "mlp", "Overwrite")
         for name, choices in (("site", MlpSite), ("missing", Missing)):
             given_word(name, getattr(self, name), get_args(choices), error=SteeringError)
         if self.layers is not None:
@@ -126,7 +128,7 @@ class Overwrite(SavedIntervention):
         if stats.model.get("neurons") != selection.model.get("neurons"):
             raise ValueError(
                 f"the statistics are of {stats.model.get('name')!r} and the selection of {selection.model.get('name')!r}, "
-                "or of other weights under that name; make both from the same model"
+                "or of other weights or another site under that name; make both from the same model"
             )
         if as_released and (site != "gate" or statistic == "zero"):
             raise ValueError(

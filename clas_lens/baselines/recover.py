@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.baselines.arithmetic import Toward
-from clas_lens.baselines.vectors import measured_on
+from clas_lens.baselines.vectors import check_residual, check_stack, measured_on
 from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
@@ -20,7 +20,6 @@ from clas_lens.steering.intervention import (
     SavedIntervention,
     SteeringError,
     Strength,
-    check_weights,
 )
 from clas_lens.vocabulary import Positions, check_language
 
@@ -64,11 +63,7 @@ class Recover(SavedIntervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         given_word("toward", self.toward, get_args(Toward), error=SteeringError)
-        if (len(self.languages), len(self.layers)) != self.vectors.shape[:2] or not self.vectors.isfinite().all():
-            raise SteeringError(
-                f"{len(self.languages)} languages and {len(self.layers)} layers need as many finite vectors, "
-                f"got {tuple(self.vectors.shape)}"
-            )
+        check_stack(self.vectors, self.languages, self.layers)
         if self.anchor not in self.languages:
             raise SteeringError(f"no vector of the anchor {self.anchor!r}; available: {', '.join(self.languages)}")
 
@@ -113,12 +108,7 @@ class Recover(SavedIntervention):
 
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless this was made from this model."""
-        if max(self.layers) >= model.cfg.n_layers or self.vectors.shape[-1] != model.cfg.d_model:
-            raise SteeringError(
-                f"these vectors are of {self.model.get('name')!r}, layers {list(self.layers)}, {self.vectors.shape[-1]} wide; "
-                f"{model.cfg.model_name!r} has {model.cfg.n_layers} layers, {model.cfg.d_model} wide"
-            )
-        check_weights(model, self.model)
+        check_residual(model, self.model, self.layers, self.vectors.shape[-1])
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """An addition a layer."""

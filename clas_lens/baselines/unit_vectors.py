@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clas_lens.baselines.vectors import AddVector
+from clas_lens.baselines.vectors import AddVector, check_residual, check_stack
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations
 from clas_lens.saved import SAVED_ONLY
-from clas_lens.steering.edits import LanguageTable, Shift
-from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength, check_weights
-from clas_lens.vocabulary import Positions, check_language
+from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength
+from clas_lens.vocabulary import Positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +53,7 @@ class UnitDiffMean(SavedIntervention):
         if self.layer not in self.layers:
             raise SteeringError(f"no vectors for layer {self.layer}; available: {', '.join(map(str, self.layers))}")
         object.__setattr__(self, "layer", int(self.layer))
-        if (len(self.languages), len(self.layers)) != self.values.shape[:2] or not self.values.isfinite().all():
-            raise SteeringError(
-                f"{len(self.languages)} languages and {len(self.layers)} layers need as many finite vectors, "
-                f"got {tuple(self.values.shape)}"
-            )
+        check_stack(self.values, self.languages, self.layers)
 
     @classmethod
     def fit(cls, before: Representations, *, alpha: float = 1.0, anchor: str = "en") -> "UnitDiffMean":
@@ -73,24 +68,16 @@ class UnitDiffMean(SavedIntervention):
         middle = before.layers[len(before.layers) // 2]
         return cls(values, parts[0].languages, before.layers, middle, alpha, anchor, model=before.model, source=source)
 
+    @property
+    def in_use(self) -> AddVector:
+        """The unit vectors at `layer`, as what is added there."""
+        values = self.values[:, self.layers.index(self.layer)]
+        return AddVector(values, self.languages, self.layer, self.alpha, self.anchor, self.positions, self.model)
+
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless this was made from this model."""
-        if max(self.layers) >= model.cfg.n_layers or self.values.shape[-1] != model.cfg.d_model:
-            raise SteeringError(
-                f"these vectors are of {self.model.get('name')!r}, layers {list(self.layers)}, {self.values.shape[-1]} wide; "
-                f"{model.cfg.model_name!r} has {model.cfg.n_layers} layers, {model.cfg.d_model} wide"
-            )
-        check_weights(model, self.model)
+        check_residual(model, self.model, self.layers, self.values.shape[-1])
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """One addition, at the layer's output."""
-        nothing = torch.full((self.values.shape[-1],), -0.0, dtype=torch.float64)  # x + -0.0 is x to the bit
-        shifts = dict.fromkeys(languages, nothing)
-        for code in dict.fromkeys(languages):
-            check_language(code)
-            if code not in (*self.languages, self.anchor):
-                raise SteeringError(f"no vector of {code!r}; available: {', '.join(self.languages)}")
-            if code != self.anchor and self.alpha != 0:
-                vector = self.values[self.languages.index(code), self.layers.index(self.layer)]
-                shifts[code] = self.alpha * vector.double()
-        return {Site("residual", self.layer): Shift(LanguageTable.of(shifts, languages))}
+        return self.in_use.edits(model, languages)

@@ -82,13 +82,7 @@ class ResidualIntervention(SavedIntervention):
 
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless this was made from this model's residual stream."""
-        if not 0 <= self.layer < model.cfg.n_layers or self.values.shape[-1] != model.cfg.d_model:
-            raise SteeringError(
-                f"this {type(self).__name__} is for layer {self.layer} of {self.model.get('name')!r}, "
-                f"{self.values.shape[-1]} wide; {model.cfg.model_name!r} has {model.cfg.n_layers} layers, "
-                f"{model.cfg.d_model} wide"
-            )
-        check_weights(model, self.model)
+        check_residual(model, self.model, [self.layer], self.values.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,3 +245,21 @@ def _check_unsteered(representations: Representations) -> None:
         raise ValueError(
             f"needs representations of the unsteered model, got those under intervention {representations.intervention}"
         )
+
+
+def check_stack(values: Float[Tensor, "lang layer d_model"], languages: Sequence[str], layers: Sequence[int]) -> None:
+    """Raise `SteeringError` unless there is a finite vector for each of these languages and layers."""
+    if (len(languages), len(layers)) != values.shape[:2] or not values.isfinite().all():
+        raise SteeringError(
+            f"{len(languages)} languages and {len(layers)} layers need as many finite vectors, got {tuple(values.shape)}"
+        )
+
+
+def check_residual(model: LensModel, described: Mapping[str, Any], layers: Sequence[int], width: int) -> None:
+    """Raise `SteeringError` unless values so wide, made at these layers of the model `described`, are of `model`."""
+    if not 0 <= min(layers) <= max(layers) < model.cfg.n_layers or width != model.cfg.d_model:
+        raise SteeringError(
+            f"this was made for layers {list(layers)} of {described.get('name')!r}, {width} wide; "
+            f"{model.cfg.model_name!r} has {model.cfg.n_layers} layers, {model.cfg.d_model} wide"
+        )
+    check_weights(model, described)

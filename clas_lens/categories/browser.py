@@ -1,6 +1,7 @@
 """Single neurons: which belong to a language most, the text that excites them, the tokens they promote."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import pandas as pd
 import torch
@@ -11,9 +12,11 @@ from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import require_tokenizer
-from clas_lens.given import given, given_frame, given_whole
-from clas_lens.models.sites import LensModel, direct_logits, down_projection
+from clas_lens.given import given, given_frame, given_whole, given_word
+from clas_lens.models.sites import LensModel, direct_logits
+from clas_lens.models.units import check_units, n_units, output_projection
 from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.vocabulary import UnitSite
 
 COLUMNS = [
     *("language", "layer", "neuron", "category", "languages", "selectivity"),
@@ -51,7 +54,7 @@ def top_neurons(
     Returns:
         At most `n` rows, the most selective first: language, layer, neuron, category, languages (how many it is active
         in), selectivity, mean, firing_rate (share of tokens, 0 to 1), max (the largest activation in this language),
-        example (id), position (content token of that text), text.
+        example (id), position (content token of that text), text. Of attention's units also their head, after neuron.
 
     Raises:
         ValueError: the language, the layer or the examples are not those of `stats` and `cats`.
@@ -61,6 +64,10 @@ def top_neurons(
     given(corpus, ParallelCorpus, "top_neurons needs a ParallelCorpus", "give the one that collect_statistics had")
     given_whole("n", n, least=1)
     row = _row(stats.languages, language, "statistics")
+    if stats.site != cats.site:
+        raise ValueError(
+            f"statistics of site={stats.site!r} and categories of site={cats.site!r}: give those of one site"
+        )
     active = cats.active[_row(cats.languages, language, "categories")]
     if active.shape != (stats.n_layers, stats.n_neurons):
         raise ValueError(
@@ -87,6 +94,7 @@ def top_neurons(
                 "language": language,
                 "layer": at,
                 "neuron": neuron,
+                **({} if stats.site == "mlp" else {"head": neuron // int(stats.model["d_head"])}),
                 "category": NeuronCategory(int(labels[at, neuron])).label,
                 "languages": int(counts[at, neuron]),
                 "selectivity": float(score[at, neuron]),
@@ -98,7 +106,8 @@ def top_neurons(
                 "text": corpus[language][example],
             }
         )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    columns = COLUMNS if stats.site == "mlp" else [*COLUMNS[:3], "head", *COLUMNS[3:]]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _row(languages: Sequence[str], language: str, what: str) -> int:
@@ -107,15 +116,17 @@ def _row(languages: Sequence[str], language: str, what: str) -> int:
     return list(languages).index(language)
 
 
-def check_neuron(model: LensModel, layer: int, neuron: int) -> None:
-    """Raise `ValueError` unless the model has this neuron."""
-    for what, value, size in (("layer", layer, model.cfg.n_layers), ("neuron", neuron, model.cfg.d_mlp)):
+def check_neuron(model: LensModel, layer: int, neuron: int, site: UnitSite = "mlp") -> None:
+    """Raise `ValueError` unless the model has this neuron, or this unit of attention."""
+    check_units(model, given_word("site", site, get_args(UnitSite)))
+    for what, value, size in (("layer", layer, model.cfg.n_layers), ("neuron", neuron, n_units(model, site))):
         if type(value) is bool or not hasattr(value, "__index__") or not 0 <= value < size:
             raise ValueError(f"no {what} {value} in {model.cfg.model_name}; available: 0..{size - 1}")
 
 
-def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10) -> pd.DataFrame:
-    """The tokens whose logits a neuron raises most when it is active: its row of W_down through the unembedding.
+def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10, *, site: UnitSite = "mlp") -> pd.DataFrame:
+    """The tokens whose logits a neuron raises most when it is active: its row of W_down (of attention's units: of W_O) through
+    the unembedding.
 
     A logit-lens view (see `sites.direct_logits`): what later layers make of the neuron's output is not in it, nor is the
     final norm's scale, so the logits compare within one neuron only. A negative activation lowers these tokens instead.
@@ -126,9 +137,9 @@ def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10) -> p
     """
     given_model(model)
     k = given_whole("k", k, least=1)
-    check_neuron(model, layer, neuron)
+    check_neuron(model, layer, neuron, site)
     tokenizer = require_tokenizer(model)
-    logits = direct_logits(model, down_projection(model, layer)[neuron][None])[0, : len(tokenizer)]
+    logits = direct_logits(model, output_projection(model, site, layer)[neuron][None])[0, : len(tokenizer)]
     values, ids = logits.topk(min(k, len(logits)))
     return pd.DataFrame(
         {
@@ -142,8 +153,9 @@ def promoted_tokens(model: LensModel, layer: int, neuron: int, k: int = 10) -> p
 def with_promoted_tokens(table: pd.DataFrame, model: LensModel, k: int = 5) -> pd.DataFrame:
     """`top_neurons`' table with a column `promoted`: a list of each neuron's `k` most promoted tokens."""
     given_frame(table, ("layer", "neuron"), "with_promoted_tokens", "top_neurons(...)")
+    site: UnitSite = "attn" if "head" in table.columns else "mlp"
     promoted = [
-        promoted_tokens(model, int(layer), int(neuron), k)["token"].tolist()
+        promoted_tokens(model, int(layer), int(neuron), k, site=site)["token"].tolist()
         for layer, neuron in zip(table["layer"], table["neuron"], strict=True)
     ]
     return table.assign(promoted=pd.Series(promoted, index=table.index, dtype=object))

@@ -14,9 +14,10 @@ from clas_lens.display import bands, card, listed
 from clas_lens.given import given, given_number, given_word
 from clas_lens.models.presets import paper_bridge_layers
 from clas_lens.models.sites import check_layers
+from clas_lens.models.units import site_of, to_heads, units_fact, units_in_words
 from clas_lens.saved import SAVED_ONLY, Saved
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import Activity, fits_activity
+from clas_lens.vocabulary import Activity, UnitSite, fits_activity
 
 
 class NeuronCategory(IntEnum):
@@ -53,7 +54,7 @@ class NeuronCategories(Saved):
         active: in which languages each neuron is active.
         languages: the names of the `lang` axis.
         threshold, activity, quantile: what "active" means here: above `threshold`, or above the layer's own `quantile`.
-        model: see `NeuronStatistics.model`.
+        model: see `NeuronStatistics.model`; its `site` says whether these are MLP neurons or attention's units.
         source: what the statistics were: `NeuronStatistics.source()`.
     """
 
@@ -89,6 +90,11 @@ class NeuronCategories(Saved):
     def labels(self) -> Int[Tensor, "layer neuron"]:
         """`NeuronCategory` values, int8."""
         return categories_of(self.counts, len(self.languages))
+
+    @property
+    def site(self) -> UnitSite:
+        """Whose units these are: "mlp" (neurons) or "attn" (of the heads)."""
+        return site_of(self.model)
 
     @property
     def n_layers(self) -> int:
@@ -130,11 +136,28 @@ class NeuronCategories(Saved):
                 rows.append((layer, category.label, count, 100.0 * count / self.n_neurons))
         return pd.DataFrame(rows, columns=["layer", "category", "count", "percent"])
 
+    def by_head(self) -> pd.DataFrame:
+        """Tidy: layer, head, category (label), count, percent (of the head's units, 0 to 100).
+
+        Raises:
+            ValueError: categories of MLP neurons, which have no heads.
+        """
+        heads: Int[Tensor, "layer head d_head"] = to_heads(self.labels, self.model)
+        counts = {c: (heads == int(c)).sum(2) for c in NeuronCategory}
+        rows = [
+            (layer, head, c.label, n := int(counts[c][layer, head]), 100.0 * n / heads.shape[2])
+            for layer in range(heads.shape[0])
+            for head in range(heads.shape[1])
+            for c in NeuronCategory
+        ]
+        return pd.DataFrame(rows, columns=["layer", "head", "category", "count", "percent"])
+
     def __repr__(self) -> str:
         total = self.counts.numel()
         parts = [f"{100 * float(self.mask(c).sum()) / total:.1f}% {c.label}" for c in NeuronCategory]
+        units = units_in_words(self.model, self.n_neurons)
         return (
-            f"NeuronCategories({self.model.get('name')!r}, {self.n_layers} layers x {self.n_neurons} neurons, "
+            f"NeuronCategories({self.model.get('name')!r}, {self.n_layers} layers x {units}, "
             f"{len(self.languages)} languages, {self.activity} > {self.bar}: {', '.join(parts)})"
         )
 
@@ -144,7 +167,7 @@ class NeuronCategories(Saved):
         facts = {
             "languages": listed(self.languages),
             "active where": f"{self.activity} > {self.bar}",
-            "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
+            **units_fact(self.model, self.n_layers, self.n_neurons),
             **{label: f"{count:,} ({100 * count / total:.1f}%)" for label, count in counts.items()},
         }
         return card("NeuronCategories", self.model.get("name", "unnamed model"), facts, bands(self.percent_by_layer()))
@@ -234,7 +257,8 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     state a rule; this one uses its stated criteria.
 
     The paper's models are told by their shape and vocabulary, so that renamed copies and fine-tunes get its layers; so do
-    their relatives of exactly that shape (Llama 3 8B, Qwen2 7B).
+    their relatives of exactly that shape (Llama 3 8B, Qwen2 7B). These layers are of their MLPs: for attention's units the rule
+    holds in every model.
 
     Args:
         layers: your own choice, checked and sorted.
@@ -249,7 +273,7 @@ def select_bridge_layers(cats: NeuronCategories, *, layers: Sequence[int] | None
     if layers is not None:
         return check_bridge_layers(layers, n_layers)
     preset = paper_bridge_layers(n_layers, cats.n_neurons, cats.model.get("d_vocab", 0))
-    if preset is not None:
+    if preset is not None and cats.site == "mlp":
         return preset
     percent = cats.shares().pivot(index="layer", columns="category", values="percent")
     score = percent["partial-shared"] - percent["dead"] - percent["language-specific"]

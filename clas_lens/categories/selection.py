@@ -112,7 +112,7 @@ def lape(stats: NeuronStatistics, *, rate_percentile: float = 95.0, share: float
         ValueError: fewer than two languages, or an option out of range.
     """
     _check_options(stats, rate_percentile, share)
-    rate = stats.sums.gated.double() / stats.n_counted[:, None, None]
+    rate = stats.gate_rate_exact
     rank = max(1, round(rate.numel() * rate_percentile / 100))
     above = rate > rate.flatten().kthvalue(rank).values
     entropy = language_entropy(rate).masked_fill(~above.any(0), torch.inf)

@@ -42,6 +42,8 @@ def category_agreement(first: NeuronCategories, second: NeuronCategories) -> pd.
     for what in ("languages", "n_layers", "n_neurons"):
         if getattr(first, what) != getattr(second, what):
             raise ValueError(f"different {what}: {getattr(first, what)} and {getattr(second, what)}")
+    if first.site != second.site:
+        raise ValueError(f"categories of site={first.site!r} and of site={second.site!r}: other units")
     if first.model.get("neurons") != second.model.get("neurons"):
         raise ValueError(f"neurons of {first.model.get('name')!r} and {second.model.get('name')!r}: other weights")
     one, two = first.labels.numpy(), second.labels.numpy()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,10 @@ from clas_lens.corpus.reading import (
 )
 from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.given import given, given_number, given_whole, given_word
-from clas_lens.models.sites import HookFunction, LensModel, check_layers, check_mlp_hooks, hooked, post_name
+from clas_lens.models.sites import HookFunction, LensModel, Site, check_layers, hooked
+from clas_lens.models.units import check_units, flat, n_units
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import Activity
+from clas_lens.vocabulary import Activity, UnitSite
 
 
 def null_shares(cats: NeuronCategories, *, rates: Literal["fair", "measured"] = "fair") -> pd.DataFrame:
@@ -136,6 +137,7 @@ def instance_shares(
     position: Literal["last", "mean"] = "last",
     batch_size: int = 16,
     max_tokens: int = 512,
+    site: UnitSite = "mlp",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Categorise every neuron once per example, and average the shares over examples.
@@ -146,6 +148,7 @@ def instance_shares(
     Args:
         position: "last" content token (Wang et al.'s code), or the "mean" of h over a text's content tokens.
         batch_size: examples held at a time; each takes two bytes a neuron.
+        site: see `collect_statistics`.
 
     Returns:
         Tidy: layer, category (label), percent (mean over examples, 0 to 100).
@@ -156,14 +159,14 @@ def instance_shares(
         given_whole("max_tokens", max_tokens, least=1),
     )
     last = given_word("position", position, ("last", "mean")) == "last"
-    check_mlp_hooks(model)
+    check_units(model, given_word("site", site, get_args(UnitSite)))
     check_bare(model, "instance_shares", kept=False)
     if len(corpus.languages) < 2:
         raise ValueError(f"instance shares compare languages: at least 2 are needed, got {corpus.languages}")
     items = parallel_readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
     totals = torch.zeros(model.cfg.n_layers, len(NeuronCategory), dtype=torch.int64)
     counts = torch.zeros(0)
-    read = partial(_active, last=last)
+    read = partial(_active, site=site, last=last)
     for item, active in read_items(model, items, read, what="instance shares", progress=progress):
         first, final = item.language == corpus.languages[0], item.language == corpus.languages[-1]
         counts = active if first else counts.add_(active)
@@ -171,7 +174,7 @@ def instance_shares(
             labels = categories_of(counts, len(corpus.languages))
             for category in NeuronCategory:
                 totals[:, int(category)] += (labels == int(category)).sum(dim=(0, 2))
-    percent = 100.0 * totals.double() / (len(corpus) * model.cfg.d_mlp)
+    percent = 100.0 * totals.double() / (len(corpus) * n_units(model, site))
     return pd.DataFrame(
         [
             (layer, c.label, float(percent[layer, int(c)]))
@@ -182,24 +185,29 @@ def instance_shares(
     )
 
 
-def _active(model: LensModel, item: Reading, tell: Tell, *, last: bool) -> Int[Tensor, "example layer neuron"]:
+def _active(
+    model: LensModel, item: Reading, tell: Tell, *, site: UnitSite, last: bool
+) -> Int[Tensor, "example layer neuron"]:
     """1 where the h of an example's last token, or its mean over content tokens, is above 0; of an item of one batch."""
 
     @contextmanager
     def watching(batch: TokenBatch) -> Iterator[Int[Tensor, "example layer neuron"]]:
-        active = torch.zeros(len(batch.rows), model.cfg.n_layers, model.cfg.d_mlp, dtype=torch.int8)
+        active = torch.zeros(len(batch.rows), model.cfg.n_layers, n_units(model, site), dtype=torch.int8)
         weights = batch.content_mask.float()
         if last:
             weights = torch.zeros_like(weights)
             weights[:, -1] = 1.0  # left padding: the last column is every row's last token
 
-        def on_post(layer: int) -> HookFunction:
+        def on_units(layer: int) -> HookFunction:
             def hook(activation: Tensor, hook: object) -> None:
-                active[:, layer] = (torch.einsum("bp,bpn->bn", weights, activation.float()) > 0).to(torch.int8).cpu()
+                means = torch.einsum("bp,bpn->bn", weights, flat(activation).float())
+                active[:, layer] = (means > 0).to(torch.int8).cpu()
 
             return hook
 
-        with hooked(model, [(post_name(layer), on_post(layer)) for layer in range(model.cfg.n_layers)]):
+        with hooked(
+            model, [(Site(site, layer).hook_name(model), on_units(layer)) for layer in range(model.cfg.n_layers)]
+        ):
             yield active
 
     ((_, active),) = read_batches(model, item, in_one_pass(model, watching), tell)

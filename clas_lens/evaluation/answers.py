@@ -90,7 +90,11 @@ class _Answering:
         self, ids: Sequence[Sequence[int]], rows: Sequence[int]
     ) -> Iterator[tuple[list[str], list[Segment]]]:
         """Which interventions read the batch in which segments: those on some positions alone need whole prompts."""
-        whole = [name for name, chosen in self._changing.items() if chosen.positions != "all"]
+        whole = [
+            name
+            for name, chosen in self._changing.items()
+            if chosen.positions != "all" or getattr(chosen, "reads_prompts", False)
+        ]
         rest = [name for name in self._item.names if name not in whole]
         if rest:
             yield rest, shared_segments(self._model, ids, rows, new_tokens=self._plan.task.new_tokens)

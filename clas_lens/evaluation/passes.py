@@ -206,12 +206,12 @@ class SharedPrompt:
         decoder = make_decoder(self._model, len(self._segments[0].tokens))
         n_layers = self._model.cfg.n_layers
         # A batch whose rows all end at their first token generates nothing to steer.
-        with steer(self._model, intervention, language, must_fire=intervention.positions != "generated"):
+        with steer(self._model, intervention, language, must_fire=intervention.positions != "generated") as steering:
             for place, segment in enumerate(self._segments):
                 entering = self._entering[place][start] if start else None
                 with only_layers(self._model, start, n_layers, entering, form=self._form):
                     logits = self._feed(decoder, segment)
                 if start:
                     decoder.adopt(self._lower[place], start)
-            self._count.ran(self._size, n_layers - start)
+            self._count.ran(self._size, (n_layers - start) * (1 + steering.reads_prompts_first))
             yield decoder, logits

@@ -13,7 +13,7 @@ from clas_lens.given import given_whole
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel, check_mlp_hooks
 from clas_lens.steering.generate import end_token_ids
-from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.intervention import Intervention, why_none
 from clas_lens.steering.steer import steerings_on
 from clas_lens.tasks.base import Example, Task
 from clas_lens.tasks.prompts import EncodedPrompt
@@ -126,9 +126,11 @@ def plan_evaluation(
         given_whole(name, value, least=1)
     chosen = check_languages(task, languages)
     for name, intervention in interventions.items():
-        check_intervention(name, intervention)
+        check_named(name, intervention)
         if intervention is not None:
             _check_fits(model, task, name, intervention, chosen)
+            if kept:
+                intervention.fingerprint()  # raises now for a rule that has none
     _check_bare(model, kept=kept)
     if not allow_overlap:
         check_overlap(task, interventions)
@@ -157,7 +159,7 @@ def check_task(task: object) -> None:
         )
 
 
-def check_intervention(name: object, intervention: object) -> None:
+def check_named(name: object, intervention: object) -> None:
     """Raise `EvaluationError` unless this is an intervention, or None, under a name that can be a file's."""
     if not isinstance(name, str) or not FILE_NAME.fullmatch(name) or len(name) > LONGEST:
         raise EvaluationError(
@@ -167,8 +169,7 @@ def check_intervention(name: object, intervention: object) -> None:
         raise EvaluationError(f"{name!r}: {intervention.__name__} is a class: make an intervention of it")
     if intervention is not None and not isinstance(intervention, Intervention):
         raise EvaluationError(
-            f"{name!r} is no intervention but {_kind(intervention)}; give one such as cl.Clas(categories, ...), or None for "
-            "the unsteered model"
+            f"{name!r} is no intervention but {_kind(intervention)}: {why_none(intervention)}; None is the unsteered model"
         )
 
 

@@ -1,7 +1,7 @@
 """Grids over the strength of an intervention, on examples that are then not reported on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -248,6 +248,11 @@ def _table(task: Task, grid: Mapping[str, Intervention], scores: pd.DataFrame) -
 
 def _at(intervention: Intervention, strengths: Mapping[str, float], tuned_on: frozenset[str]) -> Intervention:
     """The intervention, a dataclass as all of this toolkit's are, at other strengths."""
+    if not is_dataclass(intervention):
+        raise EvaluationError(
+            f"{type(intervention).__name__} is no dataclass, so that its strength cannot be set: write "
+            "@dataclass(frozen=True, eq=False) above the class; check_intervention(model, it) says what else it needs"
+        )
     return cast(Intervention, replace(cast(Any, intervention), **strengths, tuned_on=tuned_on))
 
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from clas_lens.export.cards import write_card
-from clas_lens.export.factors import ExportError, factors
+from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.output import new_folder
 from clas_lens.export.parity import Parity, Reference, plain_logits, plain_model
 from clas_lens.export.sources import Found, Source, opened
-from clas_lens.export.weights import OTHER_TOWERS, PART_OF_LAYER, PLAIN_DOWN
+from clas_lens.export.weights import ATTENTION_OUT, OTHER_TOWERS, PART_OF_LAYER, PLAIN_DOWN
 from clas_lens.steering.intervention import Intervention
+from clas_lens.vocabulary import UnitSite
 
 
 def adapter(
@@ -28,7 +29,8 @@ def adapter(
     out: str | Path,
     texts: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Write `out/<language>`, an IA3 adapter on the down projections: h becomes s * h, exactly what `steer` does.
+    """Write `out/<language>`, an IA3 adapter on the projections behind the steered units (down projections, or attention's
+    output projections): h becomes s * h, exactly what `steer` does.
 
     In use `set_adapter("de")`, and `disable_adapter()` for the anchor. Needs the extra `peft`.
 
@@ -40,7 +42,7 @@ def adapter(
         `out`; each language's folder has `parity.json`, `steering.json` and a model card.
 
     Raises:
-        ExportError: no factor a neuron (see `factors`), no down projections, or beyond the tolerance.
+        ExportError: no factor a neuron (see `factors`), no such projections, or beyond the tolerance.
         ModelLoadError, SteeringError: see `checkpoint`.
     """
     if isinstance(languages, str) or not languages:
@@ -52,7 +54,7 @@ def adapter(
         base = plain_model(found.folder)
         for reference in references:
             code = reference.language
-            places = down_projections(base, scales[code])
+            places = output_projections(base, scales[code], site_of_factors(intervention))
             config = peft.IA3Config(
                 task_type="CAUSAL_LM",
                 target_modules=list(places.values()),
@@ -81,26 +83,32 @@ def import_peft() -> Any:
     return peft
 
 
-def down_projections(model: nn.Module, scale: Mapping[int, Float[Tensor, "neuron"]]) -> dict[int, str]:
-    """The full name of each steered layer's down projection. Full, because PEFT matches endings: "1.mlp.down_proj" is in
-    11 too.
+def output_projections(
+    model: nn.Module, scale: Mapping[int, Float[Tensor, "neuron"]], site: UnitSite
+) -> dict[int, str]:
+    """The full name of each steered layer's down projection, or output projection of attention. Full, because PEFT matches
+    endings: "1.mlp.down_proj" is in 11 too.
 
     Raises:
         ExportError: a layer without one that is known, or of another width.
     """
     found: dict[int, str] = {}
+    known, what, parts = {
+        "mlp": (PLAIN_DOWN, "down projection", "mlp|fc|feed"),
+        "attn": (ATTENTION_OUT, "output projection of attention", "att|self"),
+    }[site]
     for name, module in model.named_modules():
         match = PART_OF_LAYER.match(name)
-        if match and match["rest"] in PLAIN_DOWN and not any(tower in match["before"] for tower in OTHER_TOWERS):
+        if match and match["rest"] in known and not any(tower in match["before"] for tower in OTHER_TOWERS):
             layer = int(match["layer"])
             width = module.nx if isinstance(module, Conv1D) else getattr(module, "in_features", None)
             if layer in scale and width == len(scale[layer]):
                 found[layer] = name
     if missing := sorted(set(scale) - set(found)):
-        some = [name for name, _ in model.named_modules() if re.search(rf"\.{missing[0]}\.(mlp|fc|feed)", name)]
+        some = [name for name, _ in model.named_modules() if re.search(rf"\.{missing[0]}\.({parts})", name)]
         raise ExportError(
-            f"no down projection that is known, with an input for each neuron, in layers {missing}; layer {missing[0]} has "
-            f"{', '.join(some) or 'no MLP'}. Known: {', '.join(PLAIN_DOWN)}"
+            f"no {what} that is known, with an input for each neuron, in layers {missing}; layer {missing[0]} has "
+            f"{', '.join(some) or 'nothing like it'}. Known: {', '.join(known)}"
         )
     return dict(sorted(found.items()))
 
@@ -139,8 +147,8 @@ def adapter_reference(
     return reference, plain_model(found.folder)
 
 
-def down_weight(model: nn.Module, name: str) -> Float[Tensor, "d_model neuron"]:
-    """W_down as [output, input], whichever way its module keeps it."""
+def output_weight(model: nn.Module, name: str) -> Float[Tensor, "d_model neuron"]:
+    """A projection's weight as [output, input], whichever way its module keeps it."""
     module: Any = model.get_submodule(name)
     weight = module.weight.detach().to("cpu", torch.float64)
     return weight.T if isinstance(module, Conv1D) else weight

@@ -79,7 +79,8 @@ def scaled_columns(rows: Bytes, kind: str, factor: Factors) -> Bytes:
     """
     if kind not in PLAIN:
         raise ExportError(
-            f"without a gate, factors belong on columns, and blocks of {kind} share their scales along a row. Use "
+            f"these factors belong on columns (as of attention, or of an MLP without a gate), and blocks of {kind} share their "
+            "scales along a row. Use "
             f"{', '.join(PLAIN)}, or a LoRA (--to gguf-lora)"
         )
     return encoded(decoded(rows, kind) * factor, kind)

@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.export.cards import write_card
-from clas_lens.export.factors import ExportError, factors
+from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.output import new_folder
 from clas_lens.export.parity import Parity, Reference, plain_logits, plain_model
 from clas_lens.export.sources import Source, opened
 from clas_lens.export.weights import Fold, Stored, apply_fold, check_dtypes, find_folds, stored_tensors
 from clas_lens.steering.intervention import Intervention
+from clas_lens.vocabulary import UnitSite
 
 ALONG = ("*.json", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*")
 NOT_ALONG = ("parity.json", "steering.json")
@@ -33,9 +34,9 @@ def checkpoint(
     """Write a model that is steered for `language` whatever it is asked, the anchor language too.
 
     The factors are folded into the rows of the up projections, or into the columns of the down projections of an MLP
-    without a gate. Types stay as they are; tokenizer, chat template and generation config come along. Files are copied
-    and then changed in place, a tensor at a time; shards without steered layers are hard links where the disk allows it.
-    Then the folder is loaded by `transformers` alone and compared with `steer`.
+    without a gate, or of attention's output projections. Types stay as they are; tokenizer, chat template and generation
+    config come along. Files are copied and then changed in place, a tensor at a time; shards without steered layers are
+    hard links where the disk allows it. Then the folder is loaded by `transformers` alone and compared with `steer`.
 
     Args:
         source: a folder with safetensors, a Hub id, a preset or a model; default the one that was measured on, by its name.
@@ -46,13 +47,13 @@ def checkpoint(
         `out`, with `parity.json`, `steering.json` and a model card in it.
 
     Raises:
-        ExportError: no factor a neuron (see `factors`), an unknown MLP, quantised weights, or beyond the tolerance.
+        ExportError: no factor a neuron (see `factors`), an unknown MLP or attention, quantised weights, or beyond tolerance.
         ModelLoadError: the source was not found.
         SteeringError: measured on another model.
     """
     scale = factors(intervention, language)
     with opened(source, intervention) as found, new_folder(out) as folder:
-        folds = plan_folds(found.folder, scale)
+        folds = plan_folds(found.folder, scale, site_of_factors(intervention))
         reference = Reference.measure(found.folder, intervention, language, texts)
         write_weights(found.folder, folder, folds)
         copy_along(found.folder, folder)
@@ -64,7 +65,9 @@ def checkpoint(
     return Path(out)
 
 
-def plan_folds(source: Path, scale: Mapping[int, Float[Tensor, "neuron"]]) -> dict[Fold, Float[Tensor, "neuron"]]:
+def plan_folds(
+    source: Path, scale: Mapping[int, Float[Tensor, "neuron"]], site: UnitSite = "mlp"
+) -> dict[Fold, Float[Tensor, "neuron"]]:
     """Which tensors of a folder take which factors.
 
     Raises:
@@ -87,7 +90,9 @@ def plan_folds(source: Path, scale: Mapping[int, Float[Tensor, "neuron"]]) -> di
         stored |= stored_tensors(file)
     model_type = config.get("text_config", config).get("model_type", config.get("model_type", "unknown"))
     folds = {
-        fold: factor for layer, factor in scale.items() for fold in find_folds(stored, layer, len(factor), model_type)
+        fold: factor
+        for layer, factor in scale.items()
+        for fold in find_folds(stored, layer, len(factor), model_type, site)
     }
     check_dtypes(folds)
     return folds

@@ -1,5 +1,7 @@
 """What an intervention does as one fixed factor a neuron, which is what can leave this process; or why it has none."""
 
+from typing import get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,7 +10,7 @@ from clas_lens.baselines.noise import MatchedNoise
 from clas_lens.baselines.overwrite import Overwrite
 from clas_lens.baselines.vectors import AddVector, Incline
 from clas_lens.steering.intervention import Intervention
-from clas_lens.vocabulary import check_language
+from clas_lens.vocabulary import UnitSite, check_language
 
 
 class ExportError(ValueError):
@@ -47,6 +49,21 @@ def factors(intervention: Intervention, language: str) -> dict[int, Float[Tensor
     if not all(factor.isfinite().all() for factor in changed.values()):
         raise ExportError(f"factors for {language!r} are not all finite")
     return changed
+
+
+def site_of_factors(intervention: Intervention) -> UnitSite:
+    """Where these factors act: an intervention's `site`, MLP neurons if it names none.
+
+    Raises:
+        ExportError: a site without a projection behind it that could take factors.
+    """
+    site: UnitSite = getattr(intervention, "site", "mlp")
+    if site not in get_args(UnitSite):
+        raise ExportError(
+            f"{type(intervention).__name__} acts at site={site!r}; factors fold into weights behind "
+            f"{' and '.join(get_args(UnitSite))} alone"
+        )
+    return site
 
 
 def _why_not(intervention: Intervention) -> str:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clas_lens.export.adapter import adapter_reference, down_projections, down_weight, is_conv1d
+from clas_lens.export.adapter import adapter_reference, is_conv1d, output_projections, output_weight
 from clas_lens.export.cards import write_card
-from clas_lens.export.factors import ExportError, factors
+from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.gguf_file import GGUFFile
-from clas_lens.export.gguf_model import metadata
+from clas_lens.export.gguf_model import gguf_projection, metadata
 from clas_lens.export.low_rank import low_rank
 from clas_lens.export.output import new_file
 from clas_lens.export.parity import Parity, plain_logits
@@ -45,7 +45,7 @@ def gguf_lora(
     out: str | Path,
     texts: Sequence[str] | None = None,
 ) -> Path:
-    """Write W_down diag(s - 1) as a GGUF adapter, exact up to float16, for any quantisation of the model.
+    """Write W_down diag(s - 1), or W_O diag(s - 1), as a GGUF adapter, exact up to float16, for any quantisation of the model.
 
     `llama-server -m model.gguf --lora adapter.gguf`, then `"lora": [{"id": 0, "scale": 1.0}]` in a request; 0.0 for the anchor.
 
@@ -55,26 +55,26 @@ def gguf_lora(
     Raises:
         ExportError: see `adapter`; or an architecture whose name in llama.cpp is not known here.
     """
-    scale = factors(intervention, language)
+    scale, site = factors(intervention, language), site_of_factors(intervention)
     name = f"clas-{language}-lora"
     with opened(source, intervention) as found, new_file(out, ".gguf", name) as (scratch, target):
         reference, base = adapter_reference(found, intervention, language, texts)
         architecture = architecture_of(found, base.config.model_type)
-        places = down_projections(base, scale)
-        pairs = {layer: low_rank(down_weight(base, places[layer]), factor) for layer, factor in scale.items()}
+        places = output_projections(base, scale, site)
+        pairs = {layer: low_rank(output_weight(base, places[layer]), factor) for layer, factor in scale.items()}
         tensors: dict[str, Tensor] = {}
         for layer, pair in pairs.items():
-            tensors[f"blk.{layer}.ffn_down.weight.lora_a"] = pair.a.half()
-            tensors[f"blk.{layer}.ffn_down.weight.lora_b"] = pair.b.half()
+            tensors[f"{gguf_projection(layer, site)}.lora_a"] = pair.a.half()
+            tensors[f"{gguf_projection(layer, site)}.lora_b"] = pair.b.half()
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
-            raise ExportError("the change of the down projections overflows float16 under these factors")
+            raise ExportError("the change of the projections overflows float16 under these factors")
         # llama.cpp multiplies by alpha / rank, a tensor's own rank; at alpha 0 by the request's scale alone.
         write_adapter_file(target, architecture, tensors, 0.0, metadata(intervention, language))
         with torch.no_grad():
             for layer, module in places.items():
-                a, b = (tensors[f"blk.{layer}.ffn_down.weight.lora_{part}"].double() for part in "ab")
+                a, b = (tensors[f"{gguf_projection(layer, site)}.lora_{part}"].double() for part in "ab")
                 weight: Any = base.get_submodule(module).weight
-                changed = down_weight(base, module) + b @ a
+                changed = output_weight(base, module) + b @ a
                 weight.copy_(changed.T if is_conv1d(base, module) else changed)
         details = {"largest_rank": max(len(pair.a) for pair in pairs.values())}
         parity = Parity.of("gguf-lora", "F16", reference, plain_logits(base, reference.probes), details)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clas_lens.export.block_scales import PLAIN, check_type, dequantised, scaled_columns, scaled_rows
 from clas_lens.export.cards import write_card
-from clas_lens.export.factors import ExportError, factors
+from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.gguf_file import GGUFFile, stored_rows
 from clas_lens.export.output import new_file
 from clas_lens.export.parity import Parity, Reference, plain_logits, plain_model
@@ -24,6 +24,7 @@ from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.gguf import gguf_folder
 from clas_lens.models.presets import EMBEDDED_MODEL
 from clas_lens.steering.intervention import Intervention
+from clas_lens.vocabulary import UnitSite
 
 MARK = "clas_lens.steering"
 
@@ -39,7 +40,8 @@ def gguf(
     """Write a GGUF model that is steered for `language` whatever it is asked, the anchor language too.
 
     Rows of `blk.N.ffn_up.weight` (and its bias) are multiplied by their factors through the scales of their blocks; a
-    model without a gate has its factors on columns of `ffn_down`, in plain types only. The metadata `clas_lens.*` say
+    model without a gate has its factors on columns of `ffn_down`, and attention on columns of `attn_output`, in plain types
+    only. The metadata `clas_lens.*` say
     that it is steered, how, and for which language. Compared with `steer` through the dequantised weights.
 
     Args:
@@ -53,10 +55,10 @@ def gguf(
             a type that is not known; or beyond the tolerance.
         ModelLoadError, SteeringError: see `checkpoint`.
     """
-    scale = factors(intervention, language)
+    scale, site = factors(intervention, language), site_of_factors(intervention)
     with opened_gguf(source) as path:
         original = GGUFFile.read(path)
-        targets = {layer: fold_targets(original, layer, len(factor)) for layer, factor in scale.items()}
+        targets = {layer: fold_targets(original, layer, len(factor), site) for layer, factor in scale.items()}
         folder = find_checkpoint(EMBEDDED_MODEL).folder if str(source) == EMBEDDED_MODEL else gguf_folder(path)
         with new_file(out, ".gguf", f"{path.stem}-clas-{language}") as (scratch, target):
             reference = Reference.measure(folder, intervention, language, texts)
@@ -64,7 +66,7 @@ def gguf(
             for layer, factor in scale.items():
                 for name, axis in targets[layer]:
                     rescale_tensor(copied, name, axis, factor.numpy())
-            parity = gguf_parity(original, copied, folder, scale, targets, reference)
+            parity = gguf_parity(original, copied, folder, scale, targets, reference, site)
             parity.record(scratch)
             write_card(scratch, intervention, [language], str(source), "gguf", [parity])
     return Path(out)
@@ -84,7 +86,12 @@ def metadata(intervention: Intervention, language: str) -> dict[str, str | float
     }
 
 
-def fold_targets(file: GGUFFile, layer: int, width: int) -> list[tuple[str, int]]:
+def gguf_projection(layer: int, site: UnitSite) -> str:
+    """What a GGUF calls the projection behind a site."""
+    return f"blk.{layer}.{'ffn_down' if site == 'mlp' else 'attn_output'}.weight"
+
+
+def fold_targets(file: GGUFFile, layer: int, width: int, site: UnitSite = "mlp") -> list[tuple[str, int]]:
     """Names and axes (0 rows, 1 columns) of the tensors that take a layer's factors.
 
     Raises:
@@ -95,6 +102,8 @@ def fold_targets(file: GGUFFile, layer: int, width: int) -> list[tuple[str, int]
             f"{file.path} is steered already ({file.fields[MARK]} for "
             f"{file.fields.get('clas_lens.language')!r}); start from the original"
         )
+    if site == "attn":
+        return [(_plain_columns(file, gguf_projection(layer, site), width), 1)]
     prefix = f"blk.{layer}."
     up, down, gate = (file.tensors.get(f"{prefix}ffn_{part}.weight") for part in ("up", "down", "gate"))
     if up is None or down is None:
@@ -115,11 +124,25 @@ def fold_targets(file: GGUFFile, layer: int, width: int) -> list[tuple[str, int]
     chosen = up if gate is not None else down
     check_type(chosen.name, chosen.kind)
     if gate is None:
-        if down.kind not in PLAIN:
-            scaled_columns(np.zeros((0, 0), np.uint8), down.kind, np.ones(0))  # says why not
-        return [(down.name, 1)]
+        return [(_plain_columns(file, down.name, width), 1)]
     bias = f"{prefix}ffn_up.bias"
     return [(up.name, 0), *([(bias, 1)] if bias in file.tensors else [])]
+
+
+def _plain_columns(file: GGUFFile, name: str, width: int) -> str:
+    """The name again, of a tensor whose columns can take factors.
+
+    Raises:
+        ExportError: no such tensor, one of another width, or of a type whose blocks share their scales along a row.
+    """
+    tensor = file.tensors.get(name)
+    if tensor is None or tensor.columns != width:
+        found = "is not there" if tensor is None else f"has {tensor.columns} columns"
+        raise ExportError(f"{file.path}: {name} {found}; the factors are of {width} units")
+    check_type(name, tensor.kind)
+    if tensor.kind not in PLAIN:
+        scaled_columns(np.zeros((0, 0), np.uint8), tensor.kind, np.ones(0))  # says why not
+    return name
 
 
 def rescale_tensor(file: GGUFFile, name: str, axis: int, factor: Any) -> None:
@@ -139,6 +162,7 @@ def gguf_parity(
     scale: Mapping[int, Float[Tensor, "neuron"]],
     targets: Mapping[int, list[tuple[str, int]]],
     reference: Reference,
+    site: UnitSite,
 ) -> Parity:
     """Put the copy's dequantised weights into the plain model and ask that."""
     model = plain_model(folder)
@@ -146,7 +170,7 @@ def gguf_parity(
     shapes = {name: Stored(folder, name, "F32", tuple(one.shape), 0, 0) for name, one in parameters.items()}
     worst, kinds = 0.0, set()
     for layer, factor in scale.items():
-        folds = find_folds(shapes, layer, len(factor), model.config.model_type)
+        folds = find_folds(shapes, layer, len(factor), model.config.model_type, site)
         for (name, axis), fold in zip(targets[layer], folds, strict=True):
             new, old = whole_tensor(copied, name), whole_tensor(original, name)
             wanted = old * (factor[:, None] if axis == 0 else factor)

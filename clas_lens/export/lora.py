@@ -6,14 +6,14 @@ from pathlib import Path
 from clas_lens.export.adapter import (
     adapter_parity,
     adapter_reference,
-    down_projections,
-    down_weight,
     import_peft,
     is_conv1d,
+    output_projections,
+    output_weight,
     write_adapter,
 )
 from clas_lens.export.cards import write_card
-from clas_lens.export.factors import ExportError, factors
+from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.low_rank import low_rank, padded
 from clas_lens.export.output import new_folder
 from clas_lens.export.sources import Source, opened
@@ -31,7 +31,7 @@ def lora(
     max_rank: int = 512,
     texts: Sequence[str] | None = None,
 ) -> Path:
-    """Write a LoRA on the down projections, W_down diag(s - 1).
+    """Write a LoRA on the down projections, W_down diag(s - 1); or on attention's output projections.
 
     Exact where a layer has at most `max_rank` steered neurons, or the residual stream is no wider; otherwise the
     truncated singular value decomposition, whose error `parity.json` and the card say. For vLLM start the server with
@@ -46,8 +46,8 @@ def lora(
     peft = import_peft()
     with opened(source, intervention) as found, new_folder(out) as scratch:
         reference, base = adapter_reference(found, intervention, language, texts)
-        places = down_projections(base, scale)
-        pairs = {layer: low_rank(down_weight(base, places[layer]), scale[layer], max_rank) for layer in places}
+        places = output_projections(base, scale, site_of_factors(intervention))
+        pairs = {layer: low_rank(output_weight(base, places[layer]), scale[layer], max_rank) for layer in places}
         wanted = max(len(pair.a) for pair in pairs.values())
         rank = next((rank for rank in RANKS if rank >= wanted), wanted)
         config = peft.LoraConfig(

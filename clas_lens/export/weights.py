@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.export.factors import ExportError
+from clas_lens.vocabulary import UnitSite
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PART_OF_LAYER = re.compile(r"^(?P<before>.*?)(?:layers|h|blocks)\.(?P<layer>\d+)\.(?P<rest>.+)$")
@@ -18,6 +19,10 @@ OTHER_TOWERS = ("vision", "visual", "audio", "image", "encoder", "speech")
 # Down projections of MLPs without a gate. Those of `CONV1D` models keep their weight as [neuron, d_model].
 PLAIN_DOWN = ("mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2", "mlp.down_proj")
 CONV1D = ("gpt2", "openai-gpt")
+ATTENTION_OUT = (
+    *("self_attn.o_proj", "self_attn.out_proj", "self_attn.dense", "self_attn.c_proj", "self_attention.dense"),
+    *("attn.c_proj", "attn.out_proj", "attention.dense", "attention.o_proj"),
+)
 FUSED_UP_SECOND = ("phi3", "glm", "glm4")  # gate_up_proj = [gate; up], as transformers chunks it for these
 
 
@@ -56,15 +61,20 @@ def stored_tensors(file: Path) -> dict[str, Stored]:
     }
 
 
-def find_folds(stored: Mapping[str, Stored], layer: int, width: int, model_type: str) -> list[Fold]:
-    """Where this layer's factors go: rows of the up projection (its bias too); without a gate, columns of the down projection.
+def find_folds(
+    stored: Mapping[str, Stored], layer: int, width: int, model_type: str, site: UnitSite = "mlp"
+) -> list[Fold]:
+    """Where this layer's factors go: rows of the up projection (its bias too); without a gate, columns of the down projection;
+    of attention, columns of its output projection.
 
     Raises:
-        ExportError: no MLP that is known, or one of another width.
+        ExportError: no MLP or attention that is known, or one of another width.
     """
     parts = _layer_parts(stored, layer)
     up = "mlp.up_proj.weight"
-    if up in parts and "mlp.gate_proj.weight" in parts:
+    if site == "attn":
+        folds, expected = [_attention_fold(parts, layer, model_type)], width
+    elif up in parts and "mlp.gate_proj.weight" in parts:
         folds = [Fold(parts[up], 0), *_biases(parts, "mlp.up_proj.bias", 0)]
         expected = width
     elif "mlp.gate_up_proj.weight" in parts and model_type in FUSED_UP_SECOND:
@@ -83,8 +93,21 @@ def find_folds(stored: Mapping[str, Stored], layer: int, width: int, model_type:
         folds, expected = [Fold(parts[f"{found[0]}.weight"], axis)], width
     one = folds[0]
     if one.stored.shape[one.axis] != expected:
-        raise ExportError(f"{one.stored.name} is {one.stored.shape}, but the factors are of {width} neurons a layer")
+        units = "neurons" if site == "mlp" else "units"
+        raise ExportError(f"{one.stored.name} is {one.stored.shape}, but the factors are of {width} {units} a layer")
     return folds
+
+
+def _attention_fold(parts: Mapping[str, Stored], layer: int, model_type: str) -> Fold:
+    """The columns of a layer's output projection of attention."""
+    found = [name for name in ATTENTION_OUT if f"{name}.weight" in parts]
+    if len(found) != 1:
+        there = [name for name in parts if "att" in name]
+        raise ExportError(
+            f"no output projection of attention that is known in layer {layer} of this {model_type!r} model: it has "
+            f"{', '.join(there) or 'no attention'}. Known: {', '.join(ATTENTION_OUT)}"
+        )
+    return Fold(parts[f"{found[0]}.weight"], 0 if model_type in CONV1D else 1)
 
 
 def _layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:

@@ -18,3 +18,5 @@ from clas_lens.models.presets import ModelPreset as ModelPreset
 from clas_lens.models.sites import Site as Site
 from clas_lens.models.sites import direct_logits as direct_logits
 from clas_lens.models.sites import down_projection as down_projection
+from clas_lens.models.units import output_projection as output_projection
+from clas_lens.models.units import to_heads as to_heads

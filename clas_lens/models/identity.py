@@ -10,18 +10,19 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from clas_lens.models.backends import LensModel
 from clas_lens.models.probe import was_checked
-from clas_lens.models.sites import down_projection
+from clas_lens.models.units import describe_units, n_units, output_projection
+from clas_lens.vocabulary import UnitSite
 
 
-def describe_model(model: LensModel) -> dict[str, Any]:
-    """What an artefact records of the model that it was made with."""
+def describe_model(model: LensModel, site: UnitSite = "mlp") -> dict[str, Any]:
+    """What an artefact records of the model that it was made with, and of the site whose units it is of."""
     return {
         "name": model.cfg.model_name,
         "n_layers": model.cfg.n_layers,
-        "n_neurons": model.cfg.d_mlp,
+        **describe_units(model, site),
         "d_vocab": model.cfg.d_vocab,
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
-        "neurons": neuron_fingerprint(model),
+        "neurons": neuron_fingerprint(model, site),
         "weights": model_fingerprint(model),
         "parameters": parameter_fingerprint(model),
         "checked": was_checked(model),
@@ -63,15 +64,15 @@ def parameter_fingerprint(model: LensModel) -> str:
     return f"{backend} {weight.dtype} {digest.hexdigest()[:16]}"
 
 
-def neuron_fingerprint(model: LensModel) -> str:
+def neuron_fingerprint(model: LensModel, site: UnitSite = "mlp") -> str:
     """A hash of which neurons these are: the same for both backends, in float32 and bfloat16, of one checkpoint.
 
-    It samples the down projection, rounded to bfloat16, in every layer; so a mask measured in float32 on a
+    It samples the projection that they write through, rounded to bfloat16, in every layer; so a mask measured in float32 on a
     `HookedTransformer` is accepted on the same model as a bfloat16 `TransformerBridge`.
     """
-    digest = hashlib.sha256(f"{model.cfg.n_layers} {model.cfg.d_mlp}".encode())
+    digest = hashlib.sha256(f"{model.cfg.n_layers} {n_units(model, site)}".encode())
     for layer in range(model.cfg.n_layers):
-        digest.update(_strided_values(down_projection(model, layer), 256))
+        digest.update(_strided_values(output_projection(model, site, layer), 256))
     return digest.hexdigest()[:16]
 
 

@@ -34,8 +34,8 @@ class Site:
     Another kind takes a word in `SiteKind` and its hook point here.
 
     Attributes:
-        kind: "up" (the linear branch of a gated MLP), "mlp" (MLP neurons), "mlp_out" (what the MLP adds to
-            the residual stream) or "residual" (the output of a layer).
+        kind: "attn" (the outputs of the heads, before the output projection), "up" (the linear branch of a gated MLP), "mlp"
+            (MLP neurons), "mlp_out" (what the MLP adds to the residual stream) or "residual" (the output of a layer).
         layer: 0-based.
     """
 
@@ -53,6 +53,8 @@ class Site:
             ValueError: the model does not have it.
         """
         match self.kind:
+            case "attn":
+                name = z_name(self.layer)
             case "up":
                 name = up_name(self.layer)
             case "mlp":
@@ -66,6 +68,11 @@ class Site:
         if name not in model.hook_dict:
             raise ValueError(f"{model.cfg.model_name} has no {self.kind!r} site in layer {self.layer} ({name})")
         return name
+
+
+def z_name(layer: int) -> str:
+    """What each attention head hands to the output projection: [batch pos head d_head]."""
+    return f"blocks.{layer}.attn.hook_z"
 
 
 def post_name(layer: int) -> str:

@@ -6,6 +6,7 @@ from clas_lens.representations.alignment import fit_gain_alignment as fit_gain_a
 from clas_lens.representations.alignment import layer_pair as layer_pair
 from clas_lens.representations.alignment import linear_cka as linear_cka
 from clas_lens.representations.alignment import retrieval as retrieval
+from clas_lens.representations.anchors import anchor_frame as anchor_frame
 from clas_lens.representations.effects import kl_divergence as kl_divergence
 from clas_lens.representations.effects import measure_effects as measure_effects
 from clas_lens.representations.effects import neuron_activations as neuron_activations

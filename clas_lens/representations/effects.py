@@ -29,11 +29,13 @@ from clas_lens.corpus.reading import (
 from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.given import given, given_path, given_whole
 from clas_lens.models.identity import describe_model
-from clas_lens.models.sites import LensModel, check_layers, hooked, last_logits, post_name
+from clas_lens.models.sites import LensModel, Site, check_layers, hooked, last_logits
+from clas_lens.models.units import flat
 from clas_lens.representations.sentences import Representations, check_steers_texts, unread_representations
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
+from clas_lens.vocabulary import UnitSite
 
 KIND = "steering effects"
 Measured = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -179,12 +181,15 @@ def neuron_activations(
     neuron: int,
     *,
     intervention: Intervention | None = None,
+    site: UnitSite = "mlp",
     batch_size: int = 16,
     max_tokens: int = 512,
     progress: bool = True,
     cluster: Runner | None = None,
 ) -> pd.DataFrame:
     """One neuron's activation in every text, mean over the text's content tokens, without and with steering.
+
+    With site="attn" it is a unit of the heads' outputs, head * d_head + component.
 
     Returns:
         Tidy: language, example (id), when ("before", and "after" if there is an intervention), value.
@@ -194,13 +199,13 @@ def neuron_activations(
         given_whole("batch_size", batch_size, least=1),
         given_whole("max_tokens", max_tokens, least=1),
     )
-    check_neuron(model, layer, neuron)
+    check_neuron(model, layer, neuron, site)
     if intervention is not None:
         check_steers_texts(intervention)
     runner = runner_of(cluster)
     check_bare(model, "neuron_activations", kept=False)
     items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size, cluster=runner)
-    read = partial(_text_means, layer=layer, neuron=neuron, intervention=intervention)
+    read = partial(_text_means, site=Site(site, layer), neuron=neuron, intervention=intervention)
     done = read_items(model, items, read, what="neuron", progress=progress, cluster=runner)
     means = {item.language: found for item, found in done}
     parts = [
@@ -212,7 +217,7 @@ def neuron_activations(
 
 
 def _text_means(
-    model: LensModel, item: Reading, tell: Tell, *, layer: int, neuron: int, intervention: Intervention | None
+    model: LensModel, item: Reading, tell: Tell, *, site: Site, neuron: int, intervention: Intervention | None
 ) -> dict[str, list[float]]:
     """The mean over each text's content tokens, in corpus order, before and (with an intervention) after steering."""
 
@@ -222,10 +227,10 @@ def _text_means(
         weights = batch.content_mask.float()
         weights = weights / weights.sum(1, keepdim=True)
 
-        def on_post(activation: Tensor, hook: object) -> None:
-            means[:] = (activation[:, :, neuron].float() * weights).sum(1).double().cpu()
+        def on_units(activation: Tensor, hook: object) -> None:
+            means[:] = (flat(activation)[:, :, neuron].float() * weights).sum(1).double().cpu()
 
-        with hooked(model, [(post_name(layer), on_post)]):
+        with hooked(model, [(site.hook_name(model), on_units)]):
             yield (means,)
 
     found = {}

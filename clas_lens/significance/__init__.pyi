@@ -12,6 +12,8 @@ from clas_lens.significance.pairs import PairedScores as PairedScores
 from clas_lens.significance.pairs import RowFacts as RowFacts
 from clas_lens.significance.pairs import facts_of_rows as facts_of_rows
 from clas_lens.significance.pairs import pair_scores as pair_scores
+from clas_lens.significance.power import Judged as Judged
+from clas_lens.significance.power import planned_gain as planned_gain
 from clas_lens.significance.tests import benjamini_hochberg as benjamini_hochberg
 from clas_lens.significance.tests import control_p as control_p
 from clas_lens.significance.tests import equivalence_p as equivalence_p

@@ -16,6 +16,7 @@ import pandas as pd
 from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.significance.intervals import Interval, intervals_of
 from clas_lens.significance.pairs import PairedScores, facts_of_rows, pair_scores
+from clas_lens.significance.power import LEVEL, Judged, detectable_gain, judge
 from clas_lens.significance.tests import (
     benjamini_hochberg,
     differences,
@@ -26,7 +27,7 @@ from clas_lens.significance.tests import (
     sign_flip_p,
     wilcoxon_p,
 )
-from clas_lens.vocabulary import IntervalMethod, Test
+from clas_lens.vocabulary import IntervalMethod, Test, Verdict
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ class Comparison:
         languages: one row a language: `language`, `n` examples, `n_groups`, `n_changed` scores, `baseline`, `score`, `gain`,
             `ci_low`, `ci_high`, `test` ("McNemar" or "sign-flip"), `p`, `p_holm` and `p_bh` (corrected over the languages
             without the anchor, so NaN in the anchor's row), `p_equivalent` (small: the gain lies within the margin; the test
-            of "no harm").
+            of "no harm"), `detectable` (the smallest gain that these examples would have shown, see `Judged`).
         summary: the paper's average, sigma and tests over languages.
         average: the gain over all languages, as the paper averages it.
         targets: the gain over the languages without the anchor.
         p_examples: the two-sided t-test of `targets`, from one gain a group of examples over all these languages. Of the tests
             over languages this alone speaks of other examples than those given; None where all groups gain alike.
+        judged: what the examples say of the gain of `targets`, and what they could have said.
         overlap: some examples were also used to tune the intervention, so its gains are optimistic.
     """
 
@@ -84,11 +86,36 @@ class Comparison:
     average: Interval
     targets: Interval
     p_examples: float | None
+    judged: Judged
     margin: float
     confidence: float
     interval: IntervalMethod
     n_boot: int
     overlap: bool
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the mean gain over the languages without the anchor: each of the first three is wrong at most 5% of the time.
+
+        "no difference" is one that is not larger than the margin. Of several interventions, each has its own 5%.
+        """
+        if self.judged.p_difference < LEVEL:
+            return "helps" if self.targets.estimate > 0 else "harms"
+        return "no difference" if self.judged.p_within < LEVEL else "cannot tell"
+
+    @property
+    def said(self) -> str:
+        """The verdict in words, with the numbers it follows from."""
+        gain, low, high = (f"{value:+.2f}" for value in self.targets)
+        points = f"{gain} points ({100 * self.confidence:g}% interval {low} to {high})"
+        match self.verdict:
+            case "helps" | "harms":
+                return f"{self.verdict}: {points}"
+            case "no difference":
+                return f"no difference larger than {self.margin:g} point{'s' if self.margin != 1 else ''}: {points}"
+            case "cannot tell":
+                least = f"{self.judged.detectable:.1f}"
+                return f"cannot tell: {points}; these examples could have shown a gain of {least} (80% power)"
 
 
 def compare(
@@ -155,6 +182,7 @@ def compare(
         average=interval_of(range(len(pairs.languages))),
         targets=interval_of(targets),
         p_examples=paired_t_p(pairs.group_gains[targets].mean(0)),
+        judged=judge(pairs, targets, margin=margin, seed=seed),
         margin=margin,
         confidence=confidence,
         interval=interval,
@@ -230,6 +258,7 @@ def _language_rows(
                 "p_holm": np.nan,
                 "p_bh": np.nan,
                 "p_equivalent": equivalence_p(pairs.group_gains[place], margin=margin),
+                "detectable": detectable_gain(pairs, [place]),
             }
         )
     table = pd.DataFrame(rows)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import load_table, save_table
+from clas_lens.artifacts import ArtifactError, load_table, save_table
 from clas_lens.significance.compare import Comparison, LanguageSummary, compare
 from clas_lens.significance.intervals import Interval
+from clas_lens.significance.power import Judged
 
 KIND = "comparison"
 
@@ -52,7 +53,10 @@ def save_comparisons(path: Path, comparisons: Sequence[Comparison], *, reason: s
     tables = [one.languages.assign(intervention=one.intervention, overlap=one.overlap) for one in comparisons]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"language": [], "intervention": []})
     names = [one.name for one in fields(Comparison) if one.name != "languages"]
-    facts = [{name: getattr(one, name) for name in names} | {"summary": asdict(one.summary)} for one in comparisons]
+    facts = [
+        {name: getattr(one, name) for name in names} | {"summary": asdict(one.summary), "judged": asdict(one.judged)}
+        for one in comparisons
+    ]
     save_table(path, KIND, table, {"comparisons": facts, "reason": reason})
     return path
 
@@ -61,14 +65,17 @@ def load_comparisons(path: Path) -> tuple[list[Comparison], str | None]:
     """What `save_comparisons` wrote, and the reason if there are none.
 
     Raises:
-        ArtifactError: missing, damaged or another kind of file.
+        ArtifactError: missing, damaged or another kind of file, or one that another version wrote.
     """
     table, header = load_table(path, KIND)
+    wanted = {one.name for one in fields(Comparison)} - {"languages"}
+    if any(set(facts) != wanted for facts in header["comparisons"]):
+        raise ArtifactError(f"{path} was written by another version of clas_lens: run clas-lens evaluate again")
     return [_comparison(table, facts) for facts in header["comparisons"]], header["reason"]
 
 
 def _comparison(table: pd.DataFrame, facts: dict[str, Any]) -> Comparison:
     own = table[table["intervention"] == facts["intervention"]].drop(columns=["intervention", "overlap"])
     intervals = {name: Interval(*facts[name]) for name in ("average", "targets")}
-    summary = LanguageSummary(**facts["summary"])
-    return Comparison(**{**facts, **intervals, "summary": summary, "languages": own.reset_index(drop=True)})
+    made = {"summary": LanguageSummary(**facts["summary"]), "judged": Judged(**facts["judged"])}
+    return Comparison(**{**facts, **intervals, **made, "languages": own.reset_index(drop=True)})

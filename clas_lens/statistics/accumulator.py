@@ -20,6 +20,7 @@ class NeuronAccumulator:
         pooling: how tokens become a mean. "sample": mean over a sample's tokens, then over samples (the default of the
             method). "token": every token counts the same. "last": only each sample's last token counts, in every statistic.
         histograms: also count the values of h, gate and act(gate) in `histogram`'s bins: 768 bytes a neuron.
+        gate: also keep values of the gate, which MLPs have and attention has not.
         device: where the sums are kept. They are float64 (float32 on devices without it) and int64.
     """
 
@@ -30,10 +31,11 @@ class NeuronAccumulator:
         *,
         pooling: Pooling = "sample",
         histograms: bool = False,
+        gate: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self.pooling: Pooling = pooling
-        self.sums = NeuronSums.nothing(n_layers, n_neurons, histograms=histograms, device=device)
+        self.sums = NeuronSums.nothing(n_layers, n_neurons, histograms=histograms, gate=gate, device=device)
         self.n_samples = 0
         self.n_tokens = 0
 
@@ -48,7 +50,7 @@ class NeuronAccumulator:
         """Add one layer's activations of some tokens.
 
         Args:
-            post: h at `hook_post`, one row a content token.
+            post: h at `hook_post` (or another site's units), one row a content token.
             weights: each token's weight in the mean (`token_weights`).
             examples: the corpus row that each token belongs to.
             positions: its position among its text's content tokens.
@@ -74,6 +76,9 @@ class NeuronAccumulator:
     ) -> None:
         """Add one layer's gate of the same tokens: before its nonlinearity (`gate`) and after it (`activated`)."""
         values, activated, sums = gate.float(), activated.float(), self.sums
+        assert sums.gate_sum is not None, "made with gate=False"
+        assert sums.gate_act_sum is not None
+        assert sums.gated is not None
         sums.gate_sum[layer] += weights @ values
         sums.gate_act_sum[layer] += weights @ activated
         sums.gated[layer] += _count_positive(values)

@@ -30,18 +30,18 @@ from clas_lens.given import given_path, given_whole, given_word
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import (
     LensModel,
-    check_mlp_hooks,
+    Site,
     device_of,
     gate_activation,
     gate_activations_seen,
     gate_name,
     hooked,
-    post_name,
 )
+from clas_lens.models.units import check_units, flat, n_units
 from clas_lens.statistics.accumulator import NeuronAccumulator, token_weights
 from clas_lens.statistics.files import KIND, Origin, accumulator_of, language_path
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import PaddingSide, Pooling
+from clas_lens.vocabulary import PaddingSide, Pooling, UnitSite
 
 
 def collect_statistics(
@@ -53,11 +53,12 @@ def collect_statistics(
     max_tokens: int = 512,
     padding_side: PaddingSide = "left",
     histograms: bool = False,
+    site: UnitSite = "mlp",
     out: str | Path | None = None,
     progress: bool = True,
     cluster: Runner | None = None,
 ) -> NeuronStatistics:
-    """Measure every MLP neuron of `model` on every language of `corpus`.
+    """Measure every MLP neuron of `model` (or every unit of its attention heads) on every language of `corpus`.
 
     Nothing is kept per token, so memory does not grow with the corpus, and the unembedding is skipped. Padding and BOS
     positions do not count.
@@ -71,7 +72,9 @@ def collect_statistics(
         padding_side: does not change the result; "left" is what generation uses.
         histograms: also count how the values of h and of the gate are distributed, for `act_prob` and percentiles; 768
             bytes a neuron and language (350 MB a language for Llama 3.1 8B), and a slower pass.
-        out: a folder for one file a language. A language whose file is there, for the same model, texts and settings, is
+        site: "mlp", the input of the down projection; or "attn", the input of attention's output projection: the heads' outputs
+            side by side (`to_heads` parts them). Attention has no gate, so that what is made of gates (LAPE) needs "mlp".
+        out: a folder for one file a language. A language whose file is there, for the same model, site, texts and settings, is
             not measured again, so an interrupted run goes on where it stopped.
         progress: show a bar over all languages' batches.
         cluster: who measures, such as `cl.cluster.RayCluster(workers=8)`; None is this process. Results are the same to the
@@ -80,6 +83,7 @@ def collect_statistics(
     Raises:
         ClusterError: of the cluster.
         NonFiniteActivationError: NaN or infinite activations, with layer and language.
+        ModelLoadError: a model without hook points at this site.
         ValueError: a model without a tokenizer or on which something else acts (`steer`; your own hooks, with `out`), or an
             argument of another kind.
     """
@@ -92,11 +96,13 @@ def collect_statistics(
     )
     pooling = given_word("pooling", pooling, get_args(Pooling))
     side = given_word("padding_side", padding_side, get_args(PaddingSide))
+    site = given_word("site", site, get_args(UnitSite))
     runner = runner_of(cluster)
-    check_mlp_hooks(model)
+    check_units(model, site)
     check_bare(model, "collect_statistics", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)
-    described, settings = describe_model(model), {"max_tokens": token_limit(model, max_tokens), "corpus": corpus.name}
+    described = describe_model(model, site)
+    settings = {"max_tokens": token_limit(model, max_tokens), "corpus": corpus.name}
     origins = {
         code: Origin(
             language=code,
@@ -124,7 +130,7 @@ def collect_statistics(
         for item in (readings(model, unmeasured, batch_size, cluster=runner) if unmeasured else [])
         for part in replace(item, batches=tuple(tuple(sorted(rows)) for rows in item.batches), side=side).parts()
     ]
-    measure = partial(measure_item, pooling=pooling, histograms=histograms)
+    measure = partial(measure_item, pooling=pooling, histograms=histograms, site=site)
     done = read_items(model, todo, measure, what="collect", progress=progress, cluster=runner)
     for code, sums in _whole_languages(todo, done):
         measured[code] = sums
@@ -162,7 +168,7 @@ def _whole_languages(
 
 
 def measure_item(
-    model: LensModel, item: Reading, tell: Tell, *, pooling: Pooling, histograms: bool
+    model: LensModel, item: Reading, tell: Tell, *, pooling: Pooling, histograms: bool, site: UnitSite = "mlp"
 ) -> NeuronAccumulator:
     """The sums over one item's texts, on the CPU: a function of the model and the item alone.
 
@@ -170,9 +176,14 @@ def measure_item(
         NonFiniteActivationError: NaN or infinite activations.
     """
     accumulator = NeuronAccumulator(
-        model.cfg.n_layers, model.cfg.d_mlp, pooling=pooling, histograms=histograms, device=device_of(model)
+        model.cfg.n_layers,
+        n_units(model, site),
+        pooling=pooling,
+        histograms=histograms,
+        gate=site == "mlp",
+        device=device_of(model),
     )
-    read = in_one_pass(model, lambda batch: _BatchReader(model, accumulator, batch).attached())
+    read = in_one_pass(model, lambda batch: _BatchReader(model, site, accumulator, batch).attached())
     for batch, _ in read_batches(model, item, read, tell):
         accumulator.count(samples=len(batch.rows), tokens=int(batch.content_mask.sum()))
         accumulator.check_finite(item.language)
@@ -183,27 +194,31 @@ def measure_item(
 class _BatchReader:
     """Hooks that add one batch's activations to the sums, layer by layer."""
 
-    def __init__(self, model: LensModel, accumulator: NeuronAccumulator, batch: TokenBatch) -> None:
+    def __init__(self, model: LensModel, site: UnitSite, accumulator: NeuronAccumulator, batch: TokenBatch) -> None:
         counted = _last_only(batch) if accumulator.pooling == "last" else batch.content_mask
         row_of, _ = counted.nonzero(as_tuple=True)
         (self._chosen,) = counted.flatten().nonzero(as_tuple=True)
         self._weights = token_weights(counted.sum(1).tolist(), accumulator.pooling).to(counted.device)
         self._examples = torch.tensor(batch.rows, device=counted.device)[row_of]
         self._positions = (batch.content_mask.cumsum(1) - 1)[counted]
-        self._model, self._accumulator = model, accumulator
+        self._model, self._site, self._accumulator = model, site, accumulator
         self._gate: tuple[int, Tensor] | None = None  # a layer's, until what its nonlinearity makes of it is known
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Forward passes inside are read."""
         layers = range(self._model.cfg.n_layers)
-        hooks = [(gate_name(layer), partial(self._on_gate, layer)) for layer in layers]
-        hooks += [(post_name(layer), partial(self._on_post, layer)) for layer in layers]
-        with hooked(self._model, hooks), gate_activations_seen(self._model, self._on_activated):
+        units = [(Site(self._site, layer).hook_name(self._model), partial(self._on_units, layer)) for layer in layers]
+        if self._site != "mlp":
+            with hooked(self._model, units):
+                yield
+            return
+        gates = [(gate_name(layer), partial(self._on_gate, layer)) for layer in layers]
+        with hooked(self._model, gates + units), gate_activations_seen(self._model, self._on_activated):
             yield
 
-    def _content(self, activation: Float[Tensor, "batch pos neuron"]) -> Float[Tensor, "token neuron"]:
-        return activation.flatten(0, 1).index_select(0, self._chosen)  # faster than a mask of booleans
+    def _content(self, activation: Float[Tensor, "batch pos *width"]) -> Float[Tensor, "token unit"]:
+        return flat(activation).flatten(0, 1).index_select(0, self._chosen)  # faster than a mask of booleans
 
     def _on_gate(self, layer: int, activation: Tensor, hook: object) -> None:
         self._gate = layer, self._content(activation)
@@ -212,7 +227,7 @@ class _BatchReader:
         if self._gate is not None:
             self._add_gate(*self._gate, self._content(activated))
 
-    def _on_post(self, layer: int, activation: Tensor, hook: object) -> None:
+    def _on_units(self, layer: int, activation: Tensor, hook: object) -> None:
         if self._gate is not None:  # the nonlinearity was not seen
             self._add_gate(*self._gate, gate_activation(self._model, layer)(self._gate[1]))
         self._accumulator.update(layer, self._content(activation), self._weights, self._examples, self._positions)

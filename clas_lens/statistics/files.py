@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clas_lens.artifacts import ArtifactError, Content, content_key, load_tensors
+from clas_lens.models.units import site_of
 from clas_lens.statistics.accumulator import NeuronAccumulator
 from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling
@@ -34,7 +35,7 @@ class Origin:
             "model": dict(self.model),
             "settings": dict(self.settings),
             "text": dict(self.text),
-            "tensors": NeuronSums.names(histograms=self.histograms),
+            "tensors": NeuronSums.names(histograms=self.histograms, gate=site_of(self.model) == "mlp"),
         }
 
     def key(self) -> str:
@@ -60,7 +61,7 @@ def accumulator_of(content: Content) -> NeuronAccumulator:
     """
     header = content.header
     return NeuronAccumulator.from_sums(
-        NeuronSums.from_tensors(content.tensors),
+        NeuronSums.from_tensors(content.tensors, gate=site_of(header["model"]) == "mlp"),
         pooling=header["pooling"],
         samples=header["n_samples"],
         tokens=header["n_tokens"],

@@ -1,4 +1,4 @@
-"""What every MLP neuron does in every language: the frozen result of a collection, saved one file a language."""
+"""What every MLP neuron or attention unit does in every language: the frozen result of a collection, one file a language."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +16,16 @@ from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.display import card, line, listed
 from clas_lens.given import given
+from clas_lens.models.units import site_of, units_fact, units_in_words
 from clas_lens.statistics.accumulator import NeuronAccumulator
 from clas_lens.statistics.files import KIND, Origin, language_path, read_language
 from clas_lens.statistics.sums import NeuronSums
-from clas_lens.vocabulary import Pooling, Quantity, check_languages
+from clas_lens.vocabulary import Pooling, Quantity, UnitSite, check_languages
 
 
 @dataclass(frozen=True, eq=False)
 class NeuronStatistics:
-    """What every MLP neuron does in every language.
+    """What every MLP neuron does in every language; or every unit of attention, with h the heads' outputs, and without a gate.
 
     The means and `second_moment` are pooled as `pooling` says; `firing_rate`, `gate_rate` and histograms always count tokens.
     `max_example` is a row of the corpus (`example_ids` names it) and `max_position` counts the text's content tokens.
@@ -34,7 +35,8 @@ class NeuronStatistics:
         sums: raw running values, each [lang layer neuron], histograms with an axis of bins more; exact to merge.
         n_samples, n_tokens: per language.
         example_ids: the corpus's ids.
-        model: `name`, `n_layers`, `n_neurons`, `d_vocab`, `neurons` (fingerprint), `weights` (fingerprint), `dtype`.
+        model: `name`, `n_layers`, `n_neurons`, `d_vocab`, `neurons` (fingerprint), `weights` (fingerprint), `dtype`; of
+            attention also `site`, `n_heads` and `d_head` (see `to_heads`).
         settings: what else the numbers depend on: `max_tokens` and the corpus's name.
         texts: per language: the texts' `fingerprint` and how many were `truncated`.
         made: per language: when and with which versions it was measured (`provenance`), kept when it is saved again.
@@ -64,12 +66,12 @@ class NeuronStatistics:
     @cached_property
     def gate_mean(self) -> Float[Tensor, "lang layer neuron"]:
         """Mean of the gate before its nonlinearity (of an MLP without a gate: of the pre-activation)."""
-        return (self.sums.gate_sum / self._weight).float()
+        return (self._of_gate(self.sums.gate_sum) / self._weight).float()
 
     @cached_property
     def gate_act_mean(self) -> Float[Tensor, "lang layer neuron"]:
         """Mean of the gate after its nonlinearity."""
-        return (self.sums.gate_act_sum / self._weight).float()
+        return (self._of_gate(self.sums.gate_act_sum) / self._weight).float()
 
     @cached_property
     def firing_rate(self) -> Float[Tensor, "lang layer neuron"]:
@@ -79,15 +81,33 @@ class NeuronStatistics:
     @cached_property
     def gate_rate(self) -> Float[Tensor, "lang layer neuron"]:
         """P(gate > 0), in [0, 1]: the p of LAPE. For an MLP without a gate: P(pre-activation > 0)."""
-        return (self.sums.gated.double() / self.n_counted[:, None, None]).float()
+        return self.gate_rate_exact.float()
+
+    @property
+    def gate_rate_exact(self) -> Float[Tensor, "lang layer neuron"]:
+        """`gate_rate` in float64.
+
+        Raises:
+            ValueError: statistics of attention, which has no gate.
+        """
+        return self._of_gate(self.sums.gated).double() / self.n_counted[:, None, None]
+
+    def _of_gate(self, values: Tensor | None) -> Tensor:
+        if values is None:
+            raise ValueError(
+                "these statistics are of attention (site='attn'), which has no gate; those of site='mlp' have one"
+            )
+        return values
 
     def histogram(self, of: Quantity) -> Int[Tensor, "lang layer neuron bin"]:
         """Tokens in each bin of `clas_lens.histogram`: of h, of the gate before ("gate") or after its nonlinearity.
 
         Raises:
-            ValueError: collected without histograms, or an unknown quantity.
+            ValueError: collected without histograms, an unknown quantity, or the gate of attention, which has none.
         """
         sums = self.sums
+        if of != "h" and self.site != "mlp":
+            self._of_gate(None)
         held = {"h": sums.histogram, "gate": sums.gate_histogram, "gate_act": sums.gate_act_histogram}
         if of not in held:
             raise ValueError(f"unknown quantity {of!r}; available: {', '.join(held)}")
@@ -114,6 +134,11 @@ class NeuronStatistics:
         return self.sums.max_position
 
     @property
+    def site(self) -> UnitSite:
+        """Whose units these are: "mlp" or "attn"."""
+        return site_of(self.model)
+
+    @property
     def n_layers(self) -> int:
         return self.sums.sum.shape[1]
 
@@ -132,9 +157,10 @@ class NeuronStatistics:
         return self.n_samples if self.pooling == "last" else self.n_tokens
 
     def __repr__(self) -> str:
+        units = units_in_words(self.model, self.n_neurons)
         return (
             f"NeuronStatistics({self.model.get('name')!r}, {len(self.languages)} languages x {self.n_layers} layers x "
-            f"{self.n_neurons} neurons, {int(self.n_samples.sum())} samples, {int(self.n_tokens.sum())} tokens, "
+            f"{units}, {int(self.n_samples.sum())} samples, {int(self.n_tokens.sum())} tokens, "
             f"pooling={self.pooling!r})"
         )
 
@@ -142,7 +168,7 @@ class NeuronStatistics:
         rates = self.firing_rate.double().mean(2)
         facts = {
             "languages": listed(self.languages),
-            "neurons": f"{self.n_layers} layers x {self.n_neurons:,}",
+            **units_fact(self.model, self.n_layers, self.n_neurons),
             "texts": f"{len(self.example_ids):,} examples of {self.settings.get('corpus', 'unnamed texts')}, "
             f"{int(self.n_samples.sum()):,} samples, {int(self.n_tokens.sum()):,} tokens, pooling {self.pooling!r}",
             "P(h > 0)": f"{100 * float(rates.mean()):.1f}% over all neurons and languages",
@@ -239,6 +265,7 @@ class NeuronStatistics:
         counts = zip(self.languages, self.n_samples.tolist(), strict=True)
         return {
             "pooling": self.pooling,
+            **({} if self.site == "mlp" else {"site": self.site}),
             "settings": dict(self.settings),
             "example_keys": [
                 *example_keys(self.settings.get("corpus", "texts"), self.example_ids),

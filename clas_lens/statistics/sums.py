@@ -18,30 +18,31 @@ class NeuronSums:
 
     Attributes:
         sum, square_sum: of h and of its square, weighted as tokens are pooled.
-        gate_sum, gate_act_sum: of the gate before and after its nonlinearity.
-        fired, gated: tokens with h > 0 and with gate > 0.
+        fired: tokens with h > 0.
         max, max_example, max_position: the largest h, the corpus row and the content token where it was; -1 where nowhere.
-        histogram, gate_histogram, gate_act_histogram: tokens in each of `histogram`'s bins, all three or none.
+        gate_sum, gate_act_sum: of the gate before and after its nonlinearity. Attention has none.
+        gated: tokens with gate > 0.
+        histogram, gate_histogram, gate_act_histogram: tokens in each of `histogram`'s bins, of all that there are or of none.
     """
 
     sum: Float[Tensor, "*lang layer neuron"]
     square_sum: Float[Tensor, "*lang layer neuron"]
-    gate_sum: Float[Tensor, "*lang layer neuron"]
-    gate_act_sum: Float[Tensor, "*lang layer neuron"]
     fired: Int[Tensor, "*lang layer neuron"]
-    gated: Int[Tensor, "*lang layer neuron"]
     max: Float[Tensor, "*lang layer neuron"]
     max_example: Int[Tensor, "*lang layer neuron"]
     max_position: Int[Tensor, "*lang layer neuron"]
+    gate_sum: Float[Tensor, "*lang layer neuron"] | None = None
+    gate_act_sum: Float[Tensor, "*lang layer neuron"] | None = None
+    gated: Int[Tensor, "*lang layer neuron"] | None = None
     histogram: Int[Tensor, "*lang layer neuron bin"] | None = None
     gate_histogram: Int[Tensor, "*lang layer neuron bin"] | None = None
     gate_act_histogram: Int[Tensor, "*lang layer neuron bin"] | None = None
 
     @classmethod
     def nothing(
-        cls, n_layers: int, n_neurons: int, *, histograms: bool, device: torch.device | str = "cpu"
+        cls, n_layers: int, n_neurons: int, *, histograms: bool, gate: bool, device: torch.device | str = "cpu"
     ) -> "NeuronSums":
-        """The values before any token."""
+        """The values before any token; with those of a gate or without."""
         shape = (n_layers, n_neurons)
         real = torch.float32 if torch.device(device).type == "mps" else torch.float64
 
@@ -54,16 +55,16 @@ class NeuronSums:
         return cls(
             sum=full(0, real),
             square_sum=full(0, real),
-            gate_sum=full(0, real),
-            gate_act_sum=full(0, real),
             fired=full(0, torch.int64),
-            gated=full(0, torch.int64),
             max=full(-torch.inf, torch.float32),
             max_example=full(-1, torch.int64),
             max_position=full(-1, torch.int64),
+            gate_sum=full(0, real) if gate else None,
+            gate_act_sum=full(0, real) if gate else None,
+            gated=full(0, torch.int64) if gate else None,
             histogram=counts(),
-            gate_histogram=counts(),
-            gate_act_histogram=counts(),
+            gate_histogram=counts() if gate else None,
+            gate_act_histogram=counts() if gate else None,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,9 +72,13 @@ class NeuronSums:
         return {name: values for name, values in vars(self).items() if values is not None}
 
     @staticmethod
-    def names(*, histograms: bool) -> list[str]:
+    def names(*, histograms: bool, gate: bool) -> list[str]:
         """The names of `tensors()`, sorted."""
-        return sorted(one.name for one in fields(NeuronSums) if histograms or not one.name.endswith("histogram"))
+        return sorted(
+            one.name
+            for one in fields(NeuronSums)
+            if (histograms or not one.name.endswith("histogram")) and (gate or not one.name.startswith("gate"))
+        )
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "NeuronSums":
         """The same function of every tensor."""
@@ -88,17 +93,17 @@ class NeuronSums:
         """
         held = [part.tensors() for part in parts]
         if any(tensors.keys() != held[0].keys() for tensors in held):
-            raise ValueError("some languages have histograms and some have none; collect them the same way")
+            raise ValueError("some languages have histograms and some have none (or a gate); collect them the same way")
         return cls(**{name: torch.stack([tensors[name].cpu() for tensors in held]) for name in held[0]})
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "NeuronSums":
-        """From what `tensors()` gave.
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, gate: bool) -> "NeuronSums":
+        """From what `tensors()` gave, with the values of a gate or without.
 
         Raises:
             ValueError: some are not there.
         """
-        lacking = [one.name for one in fields(cls) if not one.name.endswith("histogram") and one.name not in tensors]
+        lacking = [name for name in cls.names(histograms=False, gate=gate) if name not in tensors]
         if lacking:
             raise ValueError(f"without {', '.join(lacking)}")
         return cls(**tensors)
@@ -112,7 +117,7 @@ class NeuronSums:
         if self.sum.shape != other.sum.shape:
             raise ValueError(f"cannot merge: shape {tuple(self.sum.shape)} against {tuple(other.sum.shape)}")
         if self.tensors().keys() != other.tensors().keys():
-            raise ValueError("cannot merge: one of the two has histograms and the other has none")
+            raise ValueError("cannot merge: one of the two has histograms, or a gate, and the other has none")
         device = self.sum.device
         there = other.each(lambda values: values.to(device)).tensors()
         for name, values in self.tensors().items():

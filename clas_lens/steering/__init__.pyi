@@ -1,6 +1,7 @@
 from clas_lens.steering.clas import Clas as Clas
 from clas_lens.steering.clas import Rescaling as Rescaling
 from clas_lens.steering.clas import clas_scale as clas_scale
+from clas_lens.steering.contract import check_intervention as check_intervention
 from clas_lens.steering.edits import LanguageTable as LanguageTable
 from clas_lens.steering.edits import Rescale as Rescale
 from clas_lens.steering.generate import generate as generate
@@ -9,6 +10,8 @@ from clas_lens.steering.intervention import Edit as Edit
 from clas_lens.steering.intervention import Intervention as Intervention
 from clas_lens.steering.intervention import SavedIntervention as SavedIntervention
 from clas_lens.steering.intervention import SteeringError as SteeringError
+from clas_lens.steering.rules import Rule as Rule
+from clas_lens.steering.rules import rule as rule
 from clas_lens.steering.steer import Steering as Steering
 from clas_lens.steering.steer import steer as steer
 from clas_lens.steering.steer import steerings_on as steerings_on

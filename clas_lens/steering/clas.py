@@ -15,6 +15,7 @@ from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.display import bands, card, listed
 from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site, check_layers
+from clas_lens.models.units import site_of
 from clas_lens.steering.edits import rescale_edits
 from clas_lens.steering.intervention import (
     Edit,
@@ -25,7 +26,7 @@ from clas_lens.steering.intervention import (
     check_neurons,
     strength,
 )
-from clas_lens.vocabulary import Positions, Specific, check_language
+from clas_lens.vocabulary import Positions, Specific, UnitSite, check_language
 
 # Which neurons are boosted, and which are cut.
 Masks: TypeAlias = tuple[Bool[Tensor, "layer neuron"], Bool[Tensor, "layer neuron"]]
@@ -75,6 +76,15 @@ class Rescaling(SavedIntervention, ABC):
     def measured(self) -> Mapping[str, Any]:
         """The model whose neurons these are: see `describe_model`."""
 
+    @property
+    def site(self) -> UnitSite:
+        """Where h is: that of the units measured, MLP neurons or the heads' outputs."""
+        return site_of(self.measured)
+
+    def settings(self) -> dict[str, Any]:
+        """What was chosen, and the site where it is not the MLP."""
+        return {**super().settings(), **({} if self.site == "mlp" else {"site": self.site})}
+
     @abstractmethod
     def _nothing(self) -> str:
         """Why no neuron in the layers is under a mask."""
@@ -104,7 +114,7 @@ class Rescaling(SavedIntervention, ABC):
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """A rescaling a steered layer."""
-        return rescale_edits(self.scale, self.layers, languages)
+        return rescale_edits(self.scale, self.layers, languages, self.site)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +125,8 @@ class Clas(Rescaling):
     `alpha * gamma` matter. Past alpha = -1 / beta (-2.5 at the default) partial-shared neurons change sign.
 
     Args:
-        categories: what each neuron is.
+        categories: what each neuron is, or each unit of attention (`collect_statistics(site="attn")`): they say at which site
+            this acts.
         layers: 0-based, any in the model; `select_bridge_layers` proposes some.
         alpha, beta, gamma: strength and direction; boost of partial-shared, cut of language-specific neurons.
         anchor: the language that stays untouched.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clas_lens.models.sites import Site
 from clas_lens.steering.intervention import Edit
+from clas_lens.vocabulary import UnitSite
 
 
 class LanguageTable:
@@ -61,12 +62,15 @@ class Rescale:
 
 
 def rescale_edits(
-    scale: Callable[[str], Mapping[int, Float[Tensor, "neuron"]]], layers: Iterable[int], languages: Sequence[str]
+    scale: Callable[[str], Mapping[int, Float[Tensor, "neuron"]]],
+    layers: Iterable[int],
+    languages: Sequence[str],
+    site: UnitSite = "mlp",
 ) -> dict[Site, Edit]:
-    """A rescaling of the neurons of each of these layers, where `scale(language)` says by how much."""
+    """A rescaling of the units of each of these layers, where `scale(language)` says by how much."""
     scales = {code: scale(code) for code in dict.fromkeys(languages)}
     return {
-        Site("mlp", layer): Rescale(LanguageTable.of({code: of[layer] for code, of in scales.items()}, languages))
+        Site(site, layer): Rescale(LanguageTable.of({code: of[layer] for code, of in scales.items()}, languages))
         for layer in layers
     }
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from clas_lens.given import given_path, given_word, named
 from clas_lens.models.identity import neuron_fingerprint, parameter_fingerprint
 from clas_lens.models.sites import LensModel, Site
+from clas_lens.models.units import check_units, n_units, site_of
 from clas_lens.saved import SAVED_ONLY, Saved
-from clas_lens.vocabulary import Positions, check_language
+from clas_lens.vocabulary import Positions, UnitSite, check_language
 
 FILE_NAME = "intervention.safetensors"
 
@@ -42,7 +43,7 @@ class SteeringError(ValueError):
 
 @runtime_checkable
 class Edit(Protocol):
-    """A change of one activation tensor; `rows` are the batch rows' places in the list of languages."""
+    """A change of one activation tensor, heads side by side; `rows` are the batch rows' places in the list of languages."""
 
     def __call__(self, activation: Float[Tensor, "batch pos width"], rows: Sequence[int]) -> Tensor: ...
 
@@ -159,14 +160,33 @@ def given_intervention(value: Any) -> Intervention:
         SteeringError: anything else, such as categories, or a class in place of one of its objects.
     """
     if isinstance(value, type) or not isinstance(value, Intervention):
-        how = "Clas(categories, layers=...) makes one"
-        raise SteeringError(f"an intervention is needed, got {named(value)}: {how}")
+        raise SteeringError(f"an intervention is needed, got {named(value)}: {why_none(value)}")
     return value
 
 
+def missing_members(value: Any) -> list[str]:
+    """The members of `Intervention` that something does not have, in the order in which it names them."""
+    return [name for name in vars(Intervention) if not name.startswith("_") and not hasattr(value, name)]
+
+
+def why_none(value: Any) -> str:
+    """What to do about something that is no intervention: its missing members where it has some, else where to get one."""
+    missing = missing_members(value)
+    if isinstance(value, type) or not hasattr(value, "edits"):
+        return "Clas(categories, layers=...) makes one, and @cl.rule(layers=...) of a function"
+    return f"it lacks {', '.join(missing)}; check_intervention(model, it) says more"
+
+
 def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int, n_neurons: int) -> None:
-    """Raise `SteeringError` unless these neurons, measured on the model `described`, are those of `model`."""
-    shape, expected = (model.cfg.n_layers, model.cfg.d_mlp), (n_layers, n_neurons)
+    """Raise `SteeringError` unless these neurons, measured on the model `described`, are those of `model`.
+
+    Raises:
+        ModelLoadError: the units are of attention, and the model has no hook points there.
+    """
+    site = site_of(described)
+    if site != "mlp":  # MLPs have been checked when the model was taken
+        check_units(model, site)
+    shape, expected = (model.cfg.n_layers, n_units(model, site)), (n_layers, n_neurons)
     if shape != expected:
         raise SteeringError(
             f"these neurons are of {described.get('name')!r} with {expected[0]} layers x {expected[1]} neurons; "
@@ -175,10 +195,18 @@ def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int,
     check_weights(model, described)
 
 
+def check_site(described: Mapping[str, Any], site: UnitSite, what: str) -> None:
+    """Raise `SteeringError` unless units described so (see `describe_model`) are of the site that `what` means."""
+    if site_of(described) != site:
+        raise SteeringError(
+            f"{what} is for site={site!r}; these are of site={site_of(described)!r}. Collect with site={site!r}."
+        )
+
+
 def check_weights(model: LensModel, described: Mapping[str, Any]) -> None:
     """Raise `SteeringError` unless `described` (see `describe_model`) is this model, in any float32 or bfloat16 copy."""
     measured = described.get("neurons")
-    if measured is not None and measured != neuron_fingerprint(model):
+    if measured is not None and measured != neuron_fingerprint(model, site_of(described)):
         raise SteeringError(
             f"this intervention was measured on {described.get('name')!r} with other weights than "
             f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Measure this model."

@@ -1,18 +1,21 @@
-"""The context manager that puts an intervention on a model, and what an intervention is."""
+"""The context manager that puts an intervention on a model."""
 
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, cat
 
 from clas_lens.corpus.arguments import given_model
 from clas_lens.models.hooking import HeldExit, HookBlock, HookFunction, WithHold, hooked
 from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, pattern_name
+from clas_lens.models.units import flat
 from clas_lens.steering.intervention import Edit, Intervention, SteeringError, given_intervention
+from clas_lens.steering.prompt_strengths import PromptStrengths, unsteered_first
 from clas_lens.vocabulary import Positions
 
 
@@ -31,7 +34,13 @@ class Steering:
         self._names = {site: site.hook_name(model) for site in self._edits}
         self._per_row = per_row
         self._rows: tuple[int, ...] = tuple(range(len(self.languages)))
+        self._examples: tuple[int, ...] | None = None
         self._continues_cache = False
+        self._is_reading = False
+        held = [
+            strengths for edit in self._edits.values() if (strengths := getattr(edit, "strengths", None)) is not None
+        ]
+        self._strengths: PromptStrengths | None = held[0] if held else None
         self.fired = dict.fromkeys(self._edits, 0)
 
     def check_rows(self, count: int) -> None:
@@ -45,22 +54,58 @@ class Steering:
     @contextmanager
     def rows(self, indices: Sequence[int]) -> Iterator[None]:
         """For the forward passes inside, batch row i is in language `languages[indices[i]]`."""
-        before = self._rows
+        before = self._rows, self._examples
         if self._per_row:
-            self._rows = tuple(before[index] for index in indices)
+            self._rows = tuple(self._rows[index] for index in indices)
+        self._examples = tuple(indices if self._examples is None else (self._examples[index] for index in indices))
         try:
             yield
         finally:
-            self._rows = before
+            self._rows, self._examples = before
 
     def hooks(self) -> list[tuple[str, HookFunction]]:
         """The hook functions to attach, by hook point."""
         hooks: list[tuple[str, HookFunction]] = [
             (self._names[site], self._hook(site, edit)) for site, edit in self._edits.items()
         ]
-        if self._positions in ("generated", "prompt_last"):
+        if self.watches_cache:
             hooks.insert(0, (pattern_name(min(self._edits).layer), self._watch_cache))
         return hooks
+
+    @property
+    def watches_cache(self) -> bool:
+        """Whether it has to know which forward passes continue a KV cache."""
+        return self._positions in ("generated", "prompt_last") or self._strengths is not None
+
+    @property
+    def reads_prompts_first(self) -> bool:
+        """Whether each prompt is run once without steering before it is run with it."""
+        return self._strengths is not None and self._strengths.of_logits is not None
+
+    @property
+    def strengths(self) -> Tensor | None:
+        """Of an intervention whose strength adapts: that of each row of the last forward pass; else None."""
+        return None if self._strengths is None else self._strengths.current()
+
+    def attached(self, model: LensModel, block: HookBlock) -> AbstractContextManager[None]:
+        """What this needs beside its hooks, while they are on the model."""
+        return unsteered_first(model, block, self) if self.reads_prompts_first else nullcontext()
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Forward passes inside are not steered."""
+        self._is_reading = True
+        try:
+            yield
+        finally:
+            self._is_reading = False
+
+    def see_prompts(self, logits: Float[Tensor, "row d_vocab"]) -> None:
+        """Take the unsteered logits after the prompts that are about to be run."""
+        assert self._strengths is not None
+        assert self._strengths.of_logits is not None
+        self._strengths.now(self._examples_of(len(logits)), continues=False)
+        self._strengths.hold(self._strengths.of_logits(logits, self._rows_for(len(logits))))
 
     def silent(self) -> list[str]:
         """The hook points where nothing was edited yet."""
@@ -70,15 +115,21 @@ class Steering:
         self._continues_cache = pattern.shape[-1] > pattern.shape[-2]
 
     def _hook(self, site: Site, edit: Edit) -> HookFunction:
+        observes = getattr(edit, "observes", False)
+
         def hook(activation: Tensor, hook: object) -> Tensor | None:
-            if self._passes_over():
+            if self._is_reading or (self._passes_over() and not observes):
                 return None
             rows = self._rows_for(activation.shape[0])
+            if self._strengths is not None:
+                self._strengths.now(self._examples_of(len(rows)), continues=self._continues_cache)
             self.fired[site] += 1
+            units = flat(activation)
             if self._positions in ("last", "prompt_last"):
-                last = edit(activation[:, -1:], rows)
-                return cat([activation[:, :-1], last], dim=1)
-            return edit(activation, rows)
+                changed = cat([units[:, :-1], edit(units[:, -1:], rows)], dim=1)
+            else:
+                changed = edit(units, rows)
+            return activation if changed is units else changed.reshape(activation.shape)
 
         return hook
 
@@ -95,6 +146,9 @@ class Steering:
     def _rows_for(self, batch: int) -> tuple[int, ...]:
         self.check_rows(batch)
         return self._rows if self._per_row else (0,) * batch
+
+    def _examples_of(self, batch: int) -> Sequence[int]:
+        return range(batch) if self._examples is None else self._examples
 
 
 _on_model: "weakref.WeakKeyDictionary[Any, list[tuple[Steering, HookBlock]]]" = weakref.WeakKeyDictionary()
@@ -159,7 +213,7 @@ def _steered(
     given_intervention(intervention)
     check_mlp_hooks(model)
     intervention.check(model)
-    _check_padding(model, intervention.positions)
+    _check_padding(model, intervention)
     per_row = not isinstance(language, str)
     if per_row and (isinstance(language, Mapping) or not isinstance(language, Iterable)):
         raise SteeringError(f"a language or a list of languages is needed, one a batch row; got {language!r}")
@@ -172,19 +226,23 @@ def _steered(
         active[:] = [entry for entry in active if entry[1].is_open]  # an interrupted block may have left its own
         active.append((steering, block))
         try:
-            yield steering
+            with steering.attached(model, block):
+                yield steering
         finally:
             active[:] = [entry for entry in active if entry[0] is not steering]
     if must_fire and steering.silent():
         raise SteeringError(_why_silent(steering.silent(), intervention.positions))
 
 
-def _check_padding(model: LensModel, positions: Positions) -> None:
+def _check_padding(model: LensModel, intervention: Intervention) -> None:
     """The last column is every row's last real token only if padding is on the left."""
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "left")
-    if positions in ("last", "prompt_last") and side != "left":
+    positions = intervention.positions
+    adapts = getattr(intervention, "reads_prompts", False)
+    if (adapts or positions in ("last", "prompt_last")) and side != "left":
+        what = "a strength that adapts" if adapts else f"positions={positions!r}"
         raise SteeringError(
-            f"positions={positions!r} needs left padding; this model's tokenizer pads on the {side}. "
+            f"{what} needs left padding; this model's tokenizer pads on the {side}. "
             "Set model.tokenizer.padding_side = 'left'."
         )
 

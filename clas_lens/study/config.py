@@ -10,7 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clas_lens.models.presets import EMBEDDED_MODEL
-from clas_lens.vocabulary import Activity, Method, Part, Pooling, Positions, Specific, TaskName, fits_activity
+from clas_lens.vocabulary import (
+    OF_THE_MLP,
+    Activity,
+    Method,
+    Part,
+    Pooling,
+    Positions,
+    Specific,
+    TaskName,
+    UnitSite,
+    fits_activity,
+)
 
 
 class StageConfig(BaseModel):
@@ -49,6 +60,7 @@ class CollectConfig(StageConfig):
     seed: int = Field(0, ge=0, description="seed of the sample")
     batch_size: int = Field(16, ge=1, description="texts a forward pass")
     pooling: Pooling = Field("sample", description="how tokens become a mean")
+    site: UnitSite = Field("mlp", description="whose units: MLP neurons, or the outputs of attention's heads")
     max_tokens: int = Field(512, ge=2, description="longer texts are cut here")
 
     @model_validator(mode="after")
@@ -218,6 +230,13 @@ class StudyConfig(StageConfig):
             raise ValueError(f"each task once, got {', '.join(names)}")
         if self.search is not None and not names:
             raise ValueError("a search needs a task: add [[tasks]]")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_have_their_site(self) -> "StudyConfig":
+        gated = [method for method in self.methods.methods if method in OF_THE_MLP]
+        if gated and self.collect.site != "mlp":
+            raise ValueError(f"{gated[0]} changes neurons of the MLP: it needs site = 'mlp', not {self.collect.site!r}")
         return self
 
 

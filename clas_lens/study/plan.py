@@ -8,6 +8,7 @@ import pandas as pd
 from clas_lens.corpus.reading import PART
 from clas_lens.given import given, given_number, given_whole
 from clas_lens.models.presets import PRESETS
+from clas_lens.significance.power import planned_gain
 from clas_lens.study.config import StudyConfig, TaskConfig
 from clas_lens.tasks.base import Expected
 from clas_lens.tasks.known import TASKS
@@ -21,6 +22,9 @@ BYTES_A_NEURON = 76  # what is kept of each neuron and language
 
 
 BYTES_A_ROW = 120
+
+
+CHANGED = (0.1, 0.2)  # shares of the answers of a language that steering changes from right to wrong or back
 
 
 FROM_THE_FIRST_LAYER: tuple[Method, ...] = (
@@ -49,6 +53,8 @@ class Step:
 def plan_study(config: StudyConfig, *, workers: int | None = None, rate: float | int | None = None) -> pd.DataFrame:
     """A row a stage: `stage`, `what`, `passes` (of a text or prompt through the whole model; layers that settings share are
     counted once), `tokens` (through the whole model, generated ones included), `disk_mb`.
+
+    What an evaluation can show in a language is in its `what`: `planned_gain`, with examples as if none belonged together.
 
     All are estimates: token counts are averages over languages, and generation is taken to use all the tokens it may.
 
@@ -84,13 +90,15 @@ def _with_workers(
 
 
 def _shape(config: StudyConfig) -> tuple[int, float]:
-    """Neurons of the model, and the share of its layers from the first bridge layer on; a guess for an unknown model."""
-    preset = PRESETS.get(config.collect.model)
+    """Neurons of the model (0 where unknown, as for attention), and the share of its layers from the first bridge layer on;
+    a guess for an unknown model.
+    """
+    preset, of_neurons = PRESETS.get(config.collect.model), config.collect.site == "mlp"
     if preset is None:
         return 0, 0.25
     n_layers, n_neurons, _ = preset.signature
-    layers = config.categorize.layers or preset.bridge_layers
-    return n_layers * n_neurons, 1 - min(layers) / n_layers if layers else 0.25
+    layers = config.categorize.layers or (preset.bridge_layers if of_neurons else None)
+    return of_neurons * n_layers * n_neurons, 1 - min(layers) / n_layers if layers else 0.25
 
 
 def _corpus(config: StudyConfig) -> tuple[int, int]:
@@ -107,7 +115,7 @@ def _collect(config: StudyConfig) -> Step:
     passes = languages * texts
     return Step(
         "collect",
-        what if neurons else f"{what}; disk unknown for this model",
+        what if neurons else f"{what}; disk unknown for this {'model' if config.collect.site == 'mlp' else 'site'}",
         passes,
         passes * CORPORA[config.collect.corpus][2],
         languages * neurons * BYTES_A_NEURON,
@@ -137,7 +145,12 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
 def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:
     expected = TASKS[task.task].expected(task, "test")
     methods = [method for _, method, _ in config.methods.named()]
-    what = f"{task.task}: {len(methods)} methods x {expected.languages} languages x {expected.examples} examples"
+    shares = " or ".join(f"{100 * share:g}%" for share in CHANGED)
+    least = " or ".join(f"{planned_gain(max(expected.examples, 2), changed=share):.1f}" for share in CHANGED)
+    what = (
+        f"{task.task}: {len(methods)} methods x {expected.languages} languages x {expected.examples} examples; shows gains in "
+        f"a language from {least} points on, where {shares} of its answers change"
+    )
     return _step(
         f"evaluate {task.task}",
         what,

@@ -122,17 +122,18 @@ class Run:
 
     @cached_property
     def statistics(self) -> NeuronStatistics:
-        """Of every MLP neuron, in `statistics/`."""
+        """Of every MLP neuron or attention unit, in `statistics/`."""
         if "collect" in self._kept:
             return NeuronStatistics.load(self.folder.statistics, self.folder.read_manifest()["collect"]["languages"])
         config, model = self.config.collect, self.model
-        self.say("measuring every MLP neuron in every language")
+        self.say(f"measuring every {'MLP neuron' if config.site == 'mlp' else 'attention unit'} in every language")
         stats = collect_statistics(
             model,
             self.corpus,
             batch_size=config.batch_size,
             pooling=config.pooling,
             max_tokens=config.max_tokens,
+            site=config.site,
             out=self.folder.statistics,
             progress=self.progress,
             cluster=self.cluster,
@@ -161,6 +162,8 @@ class Run:
         layers = select_bridge_layers(cats, layers=config.layers)
         cats.save(self.folder.categories)
         save_table(self.folder.tables / "layer_shares.parquet", "layer shares", cats.shares(), {})
+        if cats.site == "attn":
+            save_table(self.folder.tables / "head_shares.parquet", "head shares", cats.by_head(), {})
         self.folder.update_manifest(
             "categorize",
             config,
@@ -176,7 +179,8 @@ class Run:
         if entry is None:
             raise ArtifactError(f"{root} has no categories yet: clas-lens categorize {root}")
         cats = NeuronCategories.load(self.folder.categories)
-        if self.statistics.source() != cats.source or cats.fingerprint() != entry["categories"]:
+        of_others = self.statistics.source() != cats.source or self.statistics.site != cats.site
+        if of_others or cats.fingerprint() != entry["categories"]:
             raise ArtifactError(
                 f"{root} was collected again since it was categorised, or categorising was interrupted. "
                 f"Run clas-lens categorize {root}"
@@ -225,6 +229,7 @@ class Run:
             batch_size=config.batch_size,
             pooling=pooling,
             max_tokens=config.max_tokens,
+            site=config.site,
             out=self.folder.root / "more_statistics" / f"{pooling}-{texts}",
             progress=self.progress,
             cluster=self.cluster,

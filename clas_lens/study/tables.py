@@ -15,6 +15,7 @@ from clas_lens.categories.views import category_moves, language_overlap, null_sh
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.representations.alignment import AlignmentError, cosine_frame
+from clas_lens.representations.anchors import anchor_frame
 from clas_lens.representations.effects import measure_effects, neuron_activations
 from clas_lens.representations.maps import separation_frame, tsne_frame
 from clas_lens.representations.sentences import Representations, collect_representations
@@ -191,9 +192,9 @@ def _read_neuron(tables: _Tables, run: Run, clas: Clas, read: ParallelCorpus) ->
     tables.write(
         "neuron_activations",
         content_key(run.statistics.source(), clas.fingerprint(), layer, neuron, texts, limit),
-        lambda: neuron_activations(run.model, corpus, layer, neuron, intervention=clas, **_reading(run)).assign(
-            layer=layer, neuron=neuron
-        ),
+        lambda: neuron_activations(
+            run.model, corpus, layer, neuron, intervention=clas, site=clas.site, **_reading(run)
+        ).assign(layer=layer, neuron=neuron),
     )
 
 
@@ -223,6 +224,8 @@ def _read_sentences(tables: _Tables, run: Run, steered: Mapping[str, Clas], read
     for name, frame_of in frames.items():
         tables.write(name, key, partial(_by_setting, after, frame_of))
     tables.write("sentences", key, partial(_sentences, read))
+    made = content_key(before.source(), before.texts, run.categories.fingerprint(), first.layers)
+    tables.write("anchors", made, lambda: anchor_frame(run.categories, before, first.layers))
 
 
 def _effects(run: Run, clas: Clas, read: ParallelCorpus, setting: str) -> pd.DataFrame:

@@ -267,6 +267,45 @@ def test_bench_sliders(model, small_corpus, monkeypatch):
         view.close()
 
 
+@cl.rule(layers=(2, 3), site="residual")
+def shrunk(h, language, alpha=0.5):
+    return h * (1 - 0.2 * alpha)
+
+
+@cl.rule(layers=(1,))
+def clipped(h, language):
+    return h.clamp(max=0.05)
+
+
+def test_bench_of_rules_and_other_interventions(model, small_corpus):
+    states = cl.collect_representations(model, small_corpus.take(range(3)), [2], progress=False)
+    vector = cl.AddVector.diff_mean(states, 2)
+    for mine, controls in ((shrunk, {"layers", "alpha"}), (clipped, {"layers"}), (vector, {"alpha"})):
+        view = BenchView(model, mine, PROMPT, "de")
+        try:
+            assert set(view.controls) == {"prompt", "language", *controls}
+            assert view.layers == ((vector.layer,) if mine is vector else mine.layers)
+            ids = view.bench._batch.tokens[0].tolist()
+            with cl.steer(model, mine, "de"):
+                residuals, logits = residuals_of(model, ids)
+            before, _ = residuals_of(model, ids)
+            moved = [float((b - a).norm() / b.norm()) for b, a in zip(before, residuals, strict=True)]
+            assert view.result.layers["change"].tolist() == pytest.approx(moved, abs=1e-5)
+            top = view.result.next_tokens.set_index("token_id")["after"]
+            found = logits[0].softmax(-1)[top.index.to_list()].tolist()
+            assert top.tolist() == pytest.approx(found, rel=1e-4)
+            for name in controls:
+                shown = drawn(view.figures[0])["data"]
+                view.controls[name].value = (2, 4) if name == "layers" else 3.0
+                assert drawn(view.figures[0])["data"] != shown
+            view.controls["language"].value = "en"
+            assert view.result.kl == 0
+        finally:
+            view.close()
+    with pytest.raises(cl.SteeringError, match="this Rule has no 'beta' to set here; available: alpha, layers"):
+        SteeringBench(model, shrunk, PROMPT, "de").run(beta=0.3)
+
+
 def test_what_the_model_says_is_escaped():
     bad = "<script>alert()</script>"
     tokens = pd.DataFrame({"token": [bad], "token_id": [3], "before": [0.5], "after": [0.25]})

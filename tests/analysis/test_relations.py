@@ -104,5 +104,5 @@ def test_a_run_shows_all_of_them(data):
     for column in MEASURES:
         assert (f"gain_vs_{'alignment' if column == 'change' else column}_xnli") in names
     fits, variances = relation_tables(data)[:2]
-    assert list(fits.columns[0].cells) == list(MEASURES.values())
+    assert list(fits.columns[0].cells) == list(data.measures.values())
     assert variances.columns[0].cells == ("clas", "random")

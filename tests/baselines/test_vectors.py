@@ -189,7 +189,9 @@ def test_what_is_refused(llama, lens_models, random_states, small_corpus):
         AddVector.diff_mean(random_states.select(["en"]), LAYER)
     with pytest.raises(cl.SteeringError, match="alpha must be finite"):
         replace(vector, alpha=float("inf"))
-    with pytest.raises(cl.SteeringError, match=r"for layer 9 of None, 32 wide; 'tiny-llama' has 5 layers, 32 wide"):
+    with pytest.raises(
+        cl.SteeringError, match=r"for layers \[9\] of None, 32 wide; 'tiny-llama' has 5 layers, 32 wide"
+    ):
         with cl.steer(llama, replace(vector, layer=9), language="de"):
             pass
     own = collect_representations(lens_models["qwen2", "hooked"], small_corpus.take([0]), (LAYER,), progress=False)

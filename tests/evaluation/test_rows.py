@@ -14,8 +14,8 @@ from clas_lens.evaluation.answers import _Watched, answer_item
 from clas_lens.evaluation.leakage import LeakageError
 from clas_lens.evaluation.plan import (
     EvaluationError,
-    check_intervention,
     check_languages,
+    check_named,
     check_task,
     plan_evaluation,
 )
@@ -213,9 +213,9 @@ def test_errors(llama, xnli, settings, options, message):
         (check_task, None, r"evaluate answers a task, such as cl.tasks.XNLI.*; got None"),
         (check_task, XNLI, r"XNLI is a class: make a task of it, XNLI\(...\)"),
         (check_task, cl.ParallelCorpus.bundled(["en"]), "got a ParallelCorpus"),
-        (partial(check_intervention, "x"), cl.Clas, "'x': Clas is a class"),
-        (partial(check_intervention, "x"), -2.0, "'x' is no intervention but a float"),
-        (partial(check_intervention, 3), None, "'3' cannot be a file name"),
+        (partial(check_named, "x"), cl.Clas, "'x': Clas is a class"),
+        (partial(check_named, "x"), -2.0, "'x' is no intervention but a float"),
+        (partial(check_named, 3), None, "'3' cannot be a file name"),
     ],
 )
 def test_what_is_no_task_and_no_intervention_is_told(check, value, message):

@@ -124,22 +124,22 @@ def steered_logits(probes):
 
 @pytest.fixture
 def gguf_model(tmp_path, monkeypatch, sources):
-    """A function that writes the tiny Qwen2 as a GGUF whose up projections have a type of your choice."""
+    """A function that writes the tiny Qwen2 as a GGUF some of whose weights have a type of your choice."""
     gguf = pytest.importorskip("gguf")
     monkeypatch.setenv("CLAS_LENS_CACHE", str(tmp_path / "cache"))
 
-    def write(kind="F32", *, fused=False):
+    def write(kind="F32", *, fused=False, part="up_proj"):
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(sources("qwen2"), dtype=torch.float32)
         file = tmp_path / f"tiny-{kind}.gguf"
-        write_qwen2(gguf, file, model, kind, fused=fused)
+        write_qwen2(gguf, file, model, kind, fused=fused, part=part)
         return file
 
     return write
 
 
-def write_qwen2(gguf, file, model, kind, *, fused):
+def write_qwen2(gguf, file, model, kind, *, fused, part):
     config, tokenizer = model.config, tiny_tokenizer(bos=True)
     writer = gguf.GGUFWriter(str(file), "qwen2")
     writer.add_context_length(config.max_position_embeddings)
@@ -163,7 +163,7 @@ def write_qwen2(gguf, file, model, kind, *, fused):
     for name, weight in model.state_dict().items():
         stem, suffix = name.rsplit(".", 1)
         values = weight.contiguous().numpy()
-        if "up_proj" in name:
+        if part in name:
             values = np.concatenate([values, values]) if fused else values
             dtype = gguf.GGMLQuantizationType[kind]
             writer.add_tensor(f"{names.get_name(stem)}.{suffix}", gguf.quants.quantize(values, dtype), raw_dtype=dtype)

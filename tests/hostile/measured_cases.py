@@ -60,6 +60,7 @@ STATISTICS = [
     *refused("collect: max_tokens", WHOLE, lambda w, x: _collect(w, max_tokens=x), COUNTS),
     *refused("collect: pooling", "available: sample", lambda w, x: _collect(w, pooling=x), ["x", None, ["sample"]]),
     *refused("collect: padding_side", "available: left", lambda w, x: _collect(w, padding_side=x), ["x", None]),
+    *refused("collect: site", "available: mlp, attn", lambda w, x: _collect(w, site=x), ["residual", "z", None, 5]),
     *refused("collect: out", "out must be a path", lambda w, x: _collect(w, out=x), ["", " ", 5, b"x", "a\0b"]),
     Case("collect: out is a file", lambda w: _to_file(w, lambda f: _collect(w, out=f)), "is a file, not a folder"),
     Case("collect: out below a file", lambda w: _to_file(w, lambda f: _collect(w, out=f / "x")), "lies under a file"),

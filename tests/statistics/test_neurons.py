@@ -152,7 +152,7 @@ def test_files_of_an_earlier_version_say_so(tmp_path, small_stats):
     tensors, header = load_tensors(tmp_path / "ar.safetensors", KIND)
     old = {name: values for name, values in tensors.items() if not name.startswith("gate_")}
     save_tensors(tmp_path / "ar.safetensors", KIND, old, header)
-    with pytest.raises(ArtifactError, match="'ar' was measured by an earlier version, without gate_sum, gate_act_sum"):
+    with pytest.raises(ArtifactError, match="'ar' was measured by an earlier version, without gate_act_sum, gate_sum"):
         cl.NeuronStatistics.load(tmp_path)
 
 
