@@ -1,8 +1,9 @@
 """Measure and print: `python -m benchmarks collection memory steering evaluation prefixes search loading growth decoding
-coverage export`; by its name alone `full-size`, which needs 16 GB of disk and of memory.
+coverage export cluster`; by its name alone `full-size`, which needs 16 GB of disk and of memory.
 
 Each benchmark writes `<out>/<name>-<size>.json`. Ratios are from one run, contenders taking turns. Nothing else should be
-running. The contenders of other packages need the extra `benchmark`.
+running. The contenders of other packages need the extra `benchmark`,
+the cluster the extra `cluster`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from benchmarks.models import SIZES
 
 NAMES = (
     *("collection", "memory", "steering", "evaluation", "prefixes", "search", "loading", "growth", "decoding"),
-    *("coverage", "export"),
+    *("coverage", "export", "cluster"),
 )
 BY_NAME = ("full-size",)
 

@@ -2,6 +2,7 @@ __version__: str
 
 from clas_lens import baselines as baselines
 from clas_lens import categories as categories
+from clas_lens import cluster as cluster
 from clas_lens import corpus as corpus
 from clas_lens import evaluation as evaluation
 from clas_lens import export as export
@@ -27,6 +28,7 @@ from clas_lens.categories.categorize import select_bridge_layers as select_bridg
 from clas_lens.categories.selection import NeuronSelection as NeuronSelection
 from clas_lens.categories.selection import act_prob as act_prob
 from clas_lens.categories.selection import lape as lape
+from clas_lens.cluster.errors import ClusterError as ClusterError
 from clas_lens.corpus.checks import CorpusError as CorpusError
 from clas_lens.corpus.parallel import ParallelCorpus as ParallelCorpus
 from clas_lens.corpus.reading import NonFiniteActivationError as NonFiniteActivationError

@@ -6,7 +6,8 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from clas_lens import __version__
 from clas_lens.study.config import (
     CategorizeConfig,
+    ClusterConfig,
     CollectConfig,
     DemoConfig,
     EvaluateCommand,
@@ -30,7 +32,7 @@ from clas_lens.study.config import (
     wrong_values,
 )
 from clas_lens.study.export import add_export_options, export_command
-from clas_lens.study.options import add_options, part_of, read_config, split_values
+from clas_lens.study.options import add_options, cluster_config, part_of, read_config, split_values
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
 TRACEBACK = "CLAS_LENS_TRACEBACK"  # set it to see where an error comes from
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     collect = add("collect", _collect, "measure every MLP neuron (--site attn: every attention unit) in every language")
     collect.add_argument("--out", type=_folder, default=Path("runs/run"), help="run folder")
     add_options(collect, CollectConfig)
+    _add_cluster_options(collect)
     categorize = add("categorize", _categorize, "sort a run's neurons, choose bridge layers, draw the layers")
     categorize.add_argument("run", type=_folder, help="run folder that `collect` wrote")
     add_options(categorize, CategorizeConfig)
@@ -109,9 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "answer a task unsteered and under interventions, compare and tabulate")
     evaluate.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     add_options(evaluate, EvaluateCommand)
+    _add_cluster_options(evaluate)
     search = add("search", _search, "search the strength alpha on a task's tuning examples; `evaluate` then uses it")
     search.add_argument("run", type=_folder, help="run folder that `categorize` wrote")
     add_options(search, SearchCommand)
+    _add_cluster_options(search)
     add_export_options(add("export", export_command, "write the steered model as files that other programs run"))
     figures = add("figures", _figures, "draw every figure that run folders have the tables for, without a model")
     _add_figures_options(figures)
@@ -133,7 +138,15 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("study", help="a TOML file, or the name of a study that comes with the package")
     study.add_argument("--out", type=_folder, default=None, help="run folder (default: runs/<name of the study>)")
     study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and do nothing")
+    study.add_argument("--rate", type=float, default=None, help="tokens a second of one worker, for the plan's hours")
+    _add_cluster_options(study)
     return parser
+
+
+def _add_cluster_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("cluster", "the same work and the same files, by the workers of a Ray cluster")
+    group.add_argument("--ray", action=argparse.BooleanOptionalAction, default=None, help="needs clas-lens[cluster]")
+    add_options(group, ClusterConfig)
 
 
 def _add_figures_options(figures: argparse.ArgumentParser) -> None:
@@ -191,12 +204,15 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _collect(arguments: argparse.Namespace) -> None:
     config = read_config(CollectConfig, arguments)
+    asked = cluster_config(arguments)
     from clas_lens.study.run import Run
+    from clas_lens.study.stages import configured_cluster
 
-    run = Run(arguments.out, StudyConfig(name="run", collect=config))
-    _ = run.corpus  # what is wrong with it is said before a model is loaded
-    with run.folder.alone():
-        stats = run.statistics
+    with configured_cluster(asked, _timed_say()) as cluster:
+        run = Run(arguments.out, StudyConfig(name="run", collect=config), cluster=cluster)
+        _ = run.corpus  # what is wrong with it is said before a model is loaded
+        with run.folder.alone():
+            stats = run.statistics
     print(f"{stats!r}\nwritten to {arguments.out}; next: clas-lens categorize {arguments.out}")
     cut = {code: text["truncated"] for code, text in stats.texts.items() if text["truncated"]}
     if cut:
@@ -241,8 +257,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     config = read_config(EvaluateCommand, arguments)
-    run = _open(arguments, config)
-    with run.folder.alone():
+    with _open(arguments, config) as run, run.folder.alone():
         for name, found in run.searches[config.task].items():
             print(f"{name}: alpha={found.chosen['alpha']:g}, from the search in {run.folder.search}")
         _print_scores(config.task, run.rows[config.task])
@@ -252,8 +267,7 @@ def _search(arguments: argparse.Namespace) -> None:
     config = read_config(SearchCommand, arguments)
     if config.betas and "clas" not in config.methods:
         raise ValueError("betas and gammas are CLAS's: name clas among the methods")
-    run = _open(arguments, config, search=part_of(config, SearchConfig))
-    with run.folder.alone():
+    with _open(arguments, config, search=part_of(config, SearchConfig)) as run, run.folder.alone():
         searches = run.searches[config.task]
     for name, found in searches.items():
         print(f"\n{name}: chosen {', '.join(f'{key}={value:g}' for key, value in found.chosen.items())}")
@@ -261,16 +275,20 @@ def _search(arguments: argparse.Namespace) -> None:
         print(f"{found.passes:.0f} prompt passes; by independent runs {found.passes_independent:.0f}")
 
 
-def _open(arguments: argparse.Namespace, config: EvaluateCommand | SearchCommand, **stages: Any) -> Any:
-    """The run of a folder with the methods, strengths and task of a command."""
+@contextmanager
+def _open(arguments: argparse.Namespace, config: EvaluateCommand | SearchCommand, **stages: Any) -> Iterator[Any]:
+    """The run of a folder with the methods, strengths and task of a command, and its cluster while the block runs."""
+    asked = cluster_config(arguments)
     from clas_lens.study.order import refuse_early
     from clas_lens.study.run import Run
+    from clas_lens.study.stages import configured_cluster
 
     parts: dict[str, type[StageConfig]] = {"methods": MethodsConfig, "steer": SteerConfig, "evaluate": EvaluateConfig}
     given: dict[str, Any] = {name: part_of(config, kind) for name, kind in parts.items()}
-    run = Run.open(arguments.run, tasks=(part_of(config, TaskConfig),), **given, **stages)
-    refuse_early(run)
-    return run
+    with configured_cluster(asked, _timed_say()) as cluster:
+        run = Run.open(arguments.run, tasks=(part_of(config, TaskConfig),), cluster=cluster, **given, **stages)
+        refuse_early(run)
+        yield run
 
 
 def _figures(arguments: argparse.Namespace) -> None:
@@ -319,12 +337,18 @@ def _study(arguments: argparse.Namespace) -> None:
     from clas_lens.study.run import Run
 
     config = load_study(arguments.study)
+    config = config.model_copy(update={"cluster": cluster_config(arguments, config.cluster)})
     out = arguments.out or Path("runs") / config.name
     if arguments.dry_run:
         refuse_early(Run(out, config), dry=True)
-        plan = plan_study(config)
+        workers = None if config.cluster is None else config.cluster.workers
+        plan = plan_study(config, workers=workers, rate=arguments.rate)
         print(f"{config.name}: {config.collect.model}, into {out}\n{plan.to_string(index=False)}")
         print(f"about {plan['tokens'].sum() / 1e6:.1f} million tokens and {plan['disk_mb'].sum():.0f} MB of files")
+        if "hours" in plan:
+            print(
+                f"about {plan['hours'].sum():.2f} hours on {workers or 1} worker(s) at {arguments.rate:g} tokens a second each"
+            )
         return
     say = _timed_say()
     say(f"starting {config.name}; results go to {out}")

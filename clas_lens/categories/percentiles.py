@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.cluster.work import Tell
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.reading import Reading, Tick, in_one_pass, read_batches, read_items, readings, tokenize_corpus
+from clas_lens.corpus.reading import Reading, in_one_pass, read_batches, read_items, readings, tokenize_corpus
 from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.given import given_whole
 from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, gate_name, hooked
@@ -43,12 +44,13 @@ def mean_batch_percentiles(
     check_mlp_hooks(model)
     check_bare(model, "mean_batch_percentiles", kept=False)
     items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
-    read = partial(_mean_percentiles, model, percentile / 100)
-    found = {item.language: values for item, values in read_items(items, read, what="percentiles", progress=progress)}
+    read = partial(_mean_percentiles, q=percentile / 100)
+    done = read_items(model, items, read, what="percentiles", progress=progress)
+    found = {item.language: values for item, values in done}
     return torch.stack([found[code] for code in corpus.languages])
 
 
-def _mean_percentiles(model: LensModel, q: float, item: Reading, tick: Tick) -> Float[Tensor, "layer neuron"]:
+def _mean_percentiles(model: LensModel, item: Reading, tell: Tell, *, q: float) -> Float[Tensor, "layer neuron"]:
     """One language's."""
 
     @contextmanager
@@ -66,7 +68,7 @@ def _mean_percentiles(model: LensModel, q: float, item: Reading, tick: Tick) -> 
             yield values
 
     read = in_one_pass(model, watching)
-    batches = [values for _, values in read_batches(model, item, read, tick, divisible=False)]
+    batches = [values for _, values in read_batches(model, item, read, tell, divisible=False)]
     return torch.stack(batches).double().mean(0).float()
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categories_of, categorize
+from clas_lens.cluster.work import Tell
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
-    Tick,
     in_one_pass,
     parallel_readings,
     read_batches,
@@ -166,9 +166,8 @@ def instance_shares(
     items = parallel_readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
     totals = torch.zeros(model.cfg.n_layers, len(NeuronCategory), dtype=torch.int64)
     counts = torch.zeros(0)
-    for item, active in read_items(
-        items, partial(_active, model, site, last), what="instance shares", progress=progress
-    ):
+    read = partial(_active, site=site, last=last)
+    for item, active in read_items(model, items, read, what="instance shares", progress=progress):
         first, final = item.language == corpus.languages[0], item.language == corpus.languages[-1]
         counts = active if first else counts.add_(active)
         if final:
@@ -187,7 +186,7 @@ def instance_shares(
 
 
 def _active(
-    model: LensModel, site: UnitSite, last: bool, item: Reading, tick: Tick
+    model: LensModel, item: Reading, tell: Tell, *, site: UnitSite, last: bool
 ) -> Int[Tensor, "example layer neuron"]:
     """1 where the h of an example's last token, or its mean over content tokens, is above 0; of an item of one batch."""
 
@@ -211,4 +210,4 @@ def _active(
         ):
             yield active
 
-    return torch.cat([active for _, active in read_batches(model, item, in_one_pass(model, watching), tick)])
+    return torch.cat([active for _, active in read_batches(model, item, in_one_pass(model, watching), tell)])

@@ -1,13 +1,13 @@
 """The one loop that reads texts through a model: tokenise, batch by length, pad, attach, run, count.
 
 Work is cut into items (`Reading`: some texts of one language, in batches). What is made of an item is a function of the
-model and the item alone, so items can be read here, one after another (`read_items`), or elsewhere, in any order. What is
-done to a batch is passed in; the loop knows nothing of it.
+model and the item alone, so items can be read here, one after another, or on a cluster, in any order (`read_items`). What
+is done to a batch is passed in; the loop knows nothing of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from clas_lens.cluster.work import Runner, Tell, Work, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
 from clas_lens.models.room import in_parts_that_fit
@@ -23,8 +24,7 @@ from clas_lens.vocabulary import PaddingSide, Pool, ReadSite
 
 Result = TypeVar("Result")
 
-
-Tick = Callable[[], object]  # says that one batch is done
+PART = 512  # texts of one language that are read as one item, where parts can be put together
 
 
 class NonFiniteActivationError(ValueError):
@@ -38,12 +38,23 @@ class Reading:
     Attributes:
         batches: the texts' positions, each batch of similar length, the longest first.
         side: where the padding goes.
+        number: which part of the language's batches these are, from 0; None for all of them.
     """
 
     language: str
     texts: TokenizedTexts
     batches: tuple[tuple[int, ...], ...]
     side: PaddingSide = "left"
+    number: int | None = None
+
+    def parts(self) -> "list[Reading]":
+        """The same batches in items of about `PART` texts, whoever reads them, so that what is added up is the same."""
+        found: list[list[tuple[int, ...]]] = [[]]
+        for batch in self.batches:
+            if sum(map(len, found[-1])) >= PART:
+                found.append([])
+            found[-1].append(batch)
+        return [replace(self, batches=tuple(part), number=number) for number, part in enumerate(found)]
 
 
 def tokenize_corpus(model: LensModel, corpus: ParallelCorpus, max_tokens: int) -> dict[str, TokenizedTexts]:
@@ -63,9 +74,11 @@ def token_limit(model: LensModel, max_tokens: int) -> int:
     return min(max_tokens, model.cfg.n_ctx)
 
 
-def readings(model: LensModel, texts: Mapping[str, TokenizedTexts], batch_size: int) -> list[Reading]:
-    """One item a language."""
-    device = device_of(model)
+def readings(
+    model: LensModel, texts: Mapping[str, TokenizedTexts], batch_size: int, *, cluster: Runner | None = None
+) -> list[Reading]:
+    """One item a language, in batches for the device that will read them."""
+    device = runner_of(cluster).device(model)
     return [
         Reading(code, held, tuple(map(tuple, forward_batches([len(ids) for ids in held.ids], batch_size, device))))
         for code, held in texts.items()
@@ -83,21 +96,32 @@ def parallel_readings(model: LensModel, texts: Mapping[str, TokenizedTexts], bat
 
 
 def read_items(
-    items: Sequence[Reading], read: Callable[[Reading, Tick], Result], *, what: str, progress: bool
+    model: LensModel,
+    items: Sequence[Reading],
+    read: Work[Reading, Result],
+    *,
+    what: str,
+    progress: bool,
+    cluster: Runner | None = None,
 ) -> Iterator[tuple[Reading, Result]]:
-    """What `read` makes of each item, in order, with one bar over all batches.
+    """What `read` makes of each item, with one bar over all batches; in order, but for what a cluster has done before.
 
     Args:
-        read: given an item and a function to call after each batch; its result depends on the model and the item alone.
+        read: given the model, an item and a function to call after each batch; its result depends on the first two alone.
+        cluster: who reads; None is this process.
     """
-    with tqdm(total=sum(len(item.batches) for item in items), unit="batch", disable=not progress) as bar:
+
+    def shown() -> Iterator[Reading]:
         for item in items:
             bar.set_description(f"{what} {item.language}")
-            yield item, read(item, bar.update)
+            yield item
+
+    with tqdm(total=sum(len(item.batches) for item in items), unit="batch", disable=not progress) as bar:
+        yield from runner_of(cluster).results(model, read, shown(), bar.update)
 
 
 def read_batches(
-    model: LensModel, item: Reading, read: Callable[[TokenBatch], Result], tick: Tick, *, divisible: bool = True
+    model: LensModel, item: Reading, read: Callable[[TokenBatch], Result], tell: Tell, *, divisible: bool = True
 ) -> Iterator[tuple[TokenBatch, Result]]:
     """An item's batches, each with what `read` makes of it; one that the device has no memory for comes in parts.
 
@@ -115,7 +139,7 @@ def read_batches(
             yield from (found for _, found in in_parts_that_fit(rows, run, what="texts"))
         else:
             yield run(rows)
-        tick()
+        tell(1)
 
 
 def in_one_pass(

@@ -1,7 +1,7 @@
 """One item of work answered: a pure function of the model, the plan and the item."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,26 +11,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clas_lens.cluster.work import Tell
 from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
 from clas_lens.evaluation.plan import EvaluationError, EvaluationPlan, WorkItem
 from clas_lens.evaluation.prefixes import Segment, prompt_batches, shared_segments, whole_prompts
 from clas_lens.models.decoding import Answering, Decoder
-from clas_lens.models.room import in_parts_that_fit
+from clas_lens.models.room import in_parts_that_fit, noting_halvings
 from clas_lens.models.sites import LensModel, device_of
 
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """The rows of an item by intervention, and what they cost: whole forward passes of one prompt, answers by intervention."""
+    """The rows of an item by intervention, and what they cost: whole forward passes of one prompt, answers by intervention.
+
+    Attributes:
+        halved: of how many prompts those batches were that the device had no memory for, and that were run in halves.
+    """
 
     tables: Mapping[str, pd.DataFrame]
     passes: float
     answers: "Counter[str]"
+    halved: tuple[int, ...] = ()
 
 
-def answer_item(
-    model: LensModel, plan: EvaluationPlan, item: WorkItem, *, tell: Callable[[int], object] = lambda answers: None
-) -> Answered:
+def answer_item(model: LensModel, item: WorkItem, tell: Tell, *, plan: EvaluationPlan) -> Answered:
     """Answer the item's examples under each of its interventions.
 
     Args:
@@ -40,9 +44,11 @@ def answer_item(
         EvaluationError: logits that are not finite.
     """
     answering = _Answering(model, plan, item)
-    answers = answering.run(tell)
+    with noting_halvings() as halved:
+        answers = answering.run(tell)
     tables = {name: _table(plan, item, name, answers[name]) for name in item.names}
-    return Answered(tables, answering.count.passes, Counter(dict.fromkeys(item.names, len(item.examples))))
+    counts = Counter(dict.fromkeys(item.names, len(item.examples)))
+    return Answered(tables, answering.count.passes, counts, tuple(halved))
 
 
 def _table(plan: EvaluationPlan, item: WorkItem, name: str, answers: Sequence[Any]) -> pd.DataFrame:
@@ -75,7 +81,7 @@ class _Answering:
         self._changing = changing
         self._starts = {name: first_layer(model, chosen, [item.language]) for name, chosen in changing.items()}
 
-    def run(self, tell: Callable[[int], object]) -> dict[str, list[Any]]:
+    def run(self, tell: Tell) -> dict[str, list[Any]]:
         """The answers by intervention, in the order of the examples."""
         item = self._item
         answers: dict[str, list[Any]] = {name: [None] * len(item.examples) for name in item.names}

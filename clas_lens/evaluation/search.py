@@ -99,7 +99,7 @@ def search_alpha(
         task: the tuning examples (XNLI's validation split, XQuAD's tuning part); the paper takes 200 a language.
         intervention: any of this toolkit's; all have an alpha, so that each gets the same search.
         alphas: default the paper's axis: -8 to 2 on XNLI, -4 to 4 on XQuAD, in steps of 1.
-        options: `languages`, `batch_size`, `chunk_size`, `out`, `allow_overlap`, `progress`, as in `evaluate`.
+        options: `languages`, `batch_size`, `chunk_size`, `out`, `allow_overlap`, `progress`, `cluster`, as in `evaluate`.
 
     Raises:
         EvaluationError: no alphas for a task without the paper's.

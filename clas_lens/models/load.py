@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from clas_lens.models.backends import HookedTransformer, LensModel, check_backend
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.loading import ModelLoadError, quiet_transformers
+from clas_lens.models.origin import mark_origin
 from clas_lens.models.own_tools import keep_own_tools, taken_as_it_is
 from clas_lens.models.placement import default_device, parse_device, parse_dtype
 from clas_lens.models.probe import check_parity, take_reference
@@ -146,7 +147,9 @@ def _load_from_disk(
     hf_model.eval().requires_grad_(False)
     if not is_spread(hf_model):
         hf_model.to(device)
-    return _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder, check=check)
+    model = _wrap(hf_model, tokenizer, backend, name=checkpoint.name, folder=checkpoint.folder, check=check)
+    mark_origin(model, name, backend)
+    return model
 
 
 def _wrap_object(

@@ -13,11 +13,11 @@ from torch.nn.functional import cosine_similarity
 
 from clas_lens.artifacts import content_key, keep, remembered_table
 from clas_lens.categories.browser import check_neuron
+from clas_lens.cluster.work import Runner, Tell, runner_of
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
-    Tick,
     in_corpus_order,
     in_one_pass,
     pooling_residuals,
@@ -38,6 +38,7 @@ from clas_lens.steering.steer import steer
 from clas_lens.vocabulary import UnitSite
 
 KIND = "steering effects"
+Measured = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def measure_effects(
@@ -52,6 +53,7 @@ def measure_effects(
     representations: str | Path | None = None,
     more_layers: Sequence[int] = (),
     progress: bool = True,
+    cluster: Runner | None = None,
 ) -> pd.DataFrame:
     """Run every text with and without steering and compare.
 
@@ -63,6 +65,7 @@ def measure_effects(
         out: a folder for one file a language; those there, made from the same model, texts and intervention, are kept.
         representations: a folder whose `before/` and `after/` keep the sentence representations of this same pass, at
             `layers` and `more_layers`: `collect_representations(..., out=)` with those does not read the texts again.
+        cluster: who reads, such as `cl.cluster.RayCluster(workers=8)`; None is this process. Results are the same.
 
     Returns:
         One row a language: `kl` (mean KL(unsteered || steered) of the next-token distribution after the text, in nats),
@@ -87,6 +90,7 @@ def measure_effects(
             f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
         )
     check_steers_texts(clas)
+    runner = runner_of(cluster)
     check_bare(model, "measure_effects", kept=out is not None or representations is not None)
     chosen = check_layers(clas.layers if layers is None else layers, model.cfg.n_layers)
     read = check_layers(sorted({*chosen, *more_layers}), model.cfg.n_layers)
@@ -103,12 +107,12 @@ def measure_effects(
     unread = {code for place, of in kept.items() for code in keys if of.saved_language(place, code) is None}
     todo = [code for code in texts if rows[code] is None or code in unread]
     measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
-    items = readings(model, {code: texts[code] for code in measured}, batch_size)
+    items = readings(model, {code: texts[code] for code in measured}, batch_size, cluster=runner) if measured else []
     cosine_at = [read.index(layer) for layer in chosen]
     anchor: Float[Tensor, "text layer d_model"] | None = None
-    for item, (before, after, kl, changed) in read_items(
-        items, partial(_measure, model, clas, read), what="effects", progress=progress
-    ):
+    work = partial(_measure, clas=clas, layers=read)
+    done = read_items(model, items, work, what="effects", progress=progress, cluster=runner)
+    for item, (before, after, kl, changed) in _first(clas.anchor, done):
         language = item.language
         for place, of in kept.items():
             of.save_language(place, language, before if of.intervention is None else after)
@@ -128,19 +132,28 @@ def measure_effects(
     return pd.concat([rows[code] for code in texts], ignore_index=True)
 
 
-def _measure(
-    model: LensModel, clas: Clas, layers: Sequence[int], item: Reading, tick: Tick
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _first(language: str, done: Iterator[tuple[Reading, Measured]]) -> Iterator[tuple[Reading, Measured]]:
+    """The same with this language's item first, which the others are compared with; they wait for it."""
+    waiting: list[tuple[Reading, Measured]] = []
+    found = False
+    for one in done:
+        found = found or one[0].language == language
+        waiting.insert(0 if one[0].language == language else len(waiting), one)
+        while found and waiting:
+            yield waiting.pop(0)
+
+
+def _measure(model: LensModel, item: Reading, tell: Tell, *, clas: Clas, layers: Sequence[int]) -> Measured:
     """Representations before and after, KL, and whether the most likely token changed, in corpus order."""
 
-    def both(batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def both(batch: TokenBatch) -> Measured:
         logits, before = _forward(model, batch, layers)
         with steer(model, clas, language=item.language):
             steered_logits, after = _forward(model, batch, layers)
         changed = (logits.argmax(-1) != steered_logits.argmax(-1)).cpu()
         return before, after, kl_divergence(logits, steered_logits), changed
 
-    before, after, kl, changed = in_corpus_order(item, read_batches(model, item, both, tick))
+    before, after, kl, changed = in_corpus_order(item, read_batches(model, item, both, tell))
     return before, after, kl, changed
 
 
@@ -172,6 +185,7 @@ def neuron_activations(
     batch_size: int = 16,
     max_tokens: int = 512,
     progress: bool = True,
+    cluster: Runner | None = None,
 ) -> pd.DataFrame:
     """One neuron's activation in every text, mean over the text's content tokens, without and with steering.
 
@@ -188,19 +202,22 @@ def neuron_activations(
     check_neuron(model, layer, neuron, site)
     if intervention is not None:
         check_steers_texts(intervention)
+    runner = runner_of(cluster)
     check_bare(model, "neuron_activations", kept=False)
-    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
-    read = partial(_text_means, model, Site(site, layer), neuron, intervention)
-    parts = []
-    for item, means in read_items(items, read, what="neuron", progress=progress):
-        for when, values in means.items():
-            frame = {"language": item.language, "example": corpus.ids, "when": when, "value": values}
-            parts.append(pd.DataFrame(frame))
+    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size, cluster=runner)
+    read = partial(_text_means, site=Site(site, layer), neuron=neuron, intervention=intervention)
+    done = read_items(model, items, read, what="neuron", progress=progress, cluster=runner)
+    means = {item.language: found for item, found in done}
+    parts = [
+        pd.DataFrame({"language": language, "example": corpus.ids, "when": when, "value": values})
+        for language in corpus.languages
+        for when, values in means[language].items()
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
 def _text_means(
-    model: LensModel, site: Site, neuron: int, intervention: Intervention | None, item: Reading, tick: Tick
+    model: LensModel, item: Reading, tell: Tell, *, site: Site, neuron: int, intervention: Intervention | None
 ) -> dict[str, list[float]]:
     """The mean over each text's content tokens, in corpus order, before and (with an intervention) after steering."""
 
@@ -221,6 +238,6 @@ def _text_means(
     for when in ("before",) if intervention is None else ("before", "after"):
         steered = steer(model, intervention, item.language) if intervention and when == "after" else nullcontext()
         with steered:
-            (means,) = in_corpus_order(item, read_batches(model, item, in_one_pass(model, averaging), tick))
+            (means,) = in_corpus_order(item, read_batches(model, item, in_one_pass(model, averaging), tell))
         found[when] = means.tolist()
     return found

@@ -21,11 +21,11 @@ from clas_lens.artifacts import (
     remembered,
     tensor_fingerprint,
 )
+from clas_lens.cluster.work import Runner, Tell, runner_of
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
-    Tick,
     check_finite,
     in_corpus_order,
     in_one_pass,
@@ -206,6 +206,7 @@ def collect_representations(
     max_tokens: int = 512,
     out: str | Path | None = None,
     progress: bool = True,
+    cluster: Runner | None = None,
 ) -> Representations:
     """Read every text once and pool the residual stream at the output of each of these layers.
 
@@ -224,8 +225,10 @@ def collect_representations(
         out: a folder for one file a language. A language whose file is there, for the same model, texts, layers, pooling
             and intervention, is not read again, so an interrupted run goes on where it stopped.
         progress: show a bar over all languages' batches.
+        cluster: who reads, such as `cl.cluster.RayCluster(workers=8)`; None is this process. Results are the same.
 
     Raises:
+        ClusterError: of the cluster.
         ValueError: a layer out of range or twice, a model without a tokenizer or on which something else acts (`steer`; your
             own hooks, with `out`), an intervention on generated tokens only, or an argument of another kind.
         NonFiniteActivationError: a representation with NaN or infinite values.
@@ -242,6 +245,7 @@ def collect_representations(
     chosen = check_layers(layers, model.cfg.n_layers)
     if intervention is not None:
         check_steers_texts(intervention)
+    runner = runner_of(cluster)
     check_bare(model, "collect_representations", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)
     unread = unread_representations(model, corpus, texts, chosen, pool=pool, intervention=intervention, site=site)
@@ -249,9 +253,10 @@ def collect_representations(
     values = {code: content.tensors["values"] for code, content in found.items() if content is not None}
     made = {code: content.header["provenance"] for code, content in found.items() if content is not None}
     unread = replace(unread, made={code: provenance() for code in texts} | made)
-    todo = [item for item in readings(model, texts, batch_size) if item.language not in values]
-    read = partial(_read_item, model, intervention=intervention, layers=chosen, pool=pool, site=site)
-    for item, read_values in read_items(todo, read, what="read", progress=progress):
+    unread_texts = {code: held for code, held in texts.items() if code not in values}
+    todo = readings(model, unread_texts, batch_size, cluster=runner) if unread_texts else []
+    read = partial(_read_item, intervention=intervention, layers=chosen, pool=pool, site=site)
+    for item, read_values in read_items(model, todo, read, what="read", progress=progress, cluster=runner):
         values[item.language] = read_values
         if out is not None:
             unread.save_language(out, item.language, read_values)
@@ -261,7 +266,7 @@ def collect_representations(
 def _read_item(
     model: LensModel,
     item: Reading,
-    tick: Tick,
+    tell: Tell,
     *,
     intervention: Intervention | None,
     layers: Sequence[int],
@@ -271,7 +276,7 @@ def _read_item(
     """One item's representations, in corpus order."""
     read = in_one_pass(model, lambda batch: pooling_residuals(model, batch, layers, pool, site))
     with nullcontext() if intervention is None else steer(model, intervention, language=item.language):
-        parts = ((batch, (pooled,)) for batch, pooled in read_batches(model, item, read, tick))
+        parts = ((batch, (pooled,)) for batch, pooled in read_batches(model, item, read, tell))
         (values,) = in_corpus_order(item, parts)
     check_finite(values, layers, item.language)
     return values

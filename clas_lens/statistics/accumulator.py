@@ -39,6 +39,7 @@ class NeuronAccumulator:
         self.sums = NeuronSums.nothing(n_layers, n_neurons, histograms=histograms, gate=gate, device=device)
         self.n_samples = 0
         self.n_tokens = 0
+        self.halved: list[int] = []  # of how many texts the batches were that the device had no memory for
 
     def update(
         self,
@@ -111,6 +112,7 @@ class NeuronAccumulator:
         if self.pooling != other.pooling:
             raise ValueError(f"cannot merge: pooling {self.pooling!r} against {other.pooling!r}")
         self.sums.add(other.sums)
+        self.halved += other.halved
         self.count(samples=other.n_samples, tokens=other.n_tokens)
 
     @classmethod

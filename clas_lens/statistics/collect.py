@@ -1,6 +1,7 @@
 """The forward loop that feeds the statistics: one streaming pass per language."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.artifacts import content_key, keep, provenance, remembered
+from clas_lens.cluster.work import Runner, Tell, runner_of
 from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
-    Tick,
     in_one_pass,
     read_batches,
     read_items,
@@ -56,6 +57,7 @@ def collect_statistics(
     site: UnitSite = "mlp",
     out: str | Path | None = None,
     progress: bool = True,
+    cluster: Runner | None = None,
 ) -> NeuronStatistics:
     """Measure every MLP neuron of `model` (or every unit of its attention heads) on every language of `corpus`.
 
@@ -77,8 +79,11 @@ def collect_statistics(
         out: a folder for one file a language. A language whose file is there, for the same model, site, texts and settings, is
             not measured again, so an interrupted run goes on where it stopped.
         progress: show a bar over all languages' batches.
+        cluster: who measures, such as `cl.cluster.RayCluster(workers=8)`; None is this process. Results are the same to the
+            last bit on the same kind of hardware: a language is measured in the same parts and they are added up in order.
 
     Raises:
+        ClusterError: of the cluster.
         NonFiniteActivationError: NaN or infinite activations, with layer and language.
         ModelLoadError: a model without hook points at this site.
         ValueError: a model without a tokenizer or on which something else acts (`steer`; your own hooks, with `out`), or an
@@ -94,6 +99,7 @@ def collect_statistics(
     pooling = given_word("pooling", pooling, get_args(Pooling))
     side = given_word("padding_side", padding_side, get_args(PaddingSide))
     site = given_word("site", site, get_args(UnitSite))
+    runner = runner_of(cluster)
     check_units(model, site)
     check_bare(model, "collect_statistics", kept=out is not None)
     texts = tokenize_corpus(model, corpus, max_tokens)
@@ -119,21 +125,20 @@ def collect_statistics(
     found = {code: remembered(paths[code], KIND, origin.key()) for code, origin in origins.items()}
     made = {code: provenance() if held is None else held.header["provenance"] for code, held in found.items()}
     measured = {code: accumulator_of(held) for code, held in found.items() if held is not None}
+    unmeasured = {code: held for code, held in texts.items() if code not in measured}
     # Rows in corpus order, so that the first of several equal maxima is the earliest example.
     todo = [
-        replace(item, batches=tuple(tuple(sorted(rows)) for rows in item.batches), side=side)
-        for item in readings(model, texts, batch_size)
-        if item.language not in measured
+        part
+        for item in (readings(model, unmeasured, batch_size, cluster=runner) if unmeasured else [])
+        for part in replace(item, batches=tuple(tuple(sorted(rows)) for rows in item.batches), side=side).parts()
     ]
-    measure = partial(measure_item, model, pooling=pooling, histograms=histograms, site=site)
-    with noting_halvings() as halved:
-        for item, sums in read_items(todo, measure, what="collect", progress=progress):
-            code = item.language
-            measured[code] = sums
-            made[code] |= {"halved": halved.copy()} if halved else {}
-            halved.clear()
-            content = origins[code].content(sums.sums, sums.n_samples, sums.n_tokens, made[code])
-            keep(paths[code], KIND, origins[code].key(), content)
+    measure = partial(measure_item, pooling=pooling, histograms=histograms, site=site)
+    done = read_items(model, todo, measure, what="collect", progress=progress, cluster=runner)
+    for code, sums in _whole_languages(todo, done):
+        measured[code] = sums
+        made[code] |= {"halved": sums.halved} if sums.halved else {}
+        content = origins[code].content(sums.sums, sums.n_samples, sums.n_tokens, made[code])
+        keep(paths[code], KIND, origins[code].key(), content)
     return NeuronStatistics.from_accumulators(
         {code: measured[code] for code in origins},
         example_ids=corpus.ids,
@@ -144,10 +149,31 @@ def collect_statistics(
     )
 
 
+def _whole_languages(
+    items: Sequence[Reading], done: Iterable[tuple[Reading, NeuronAccumulator]]
+) -> Iterator[tuple[str, NeuronAccumulator]]:
+    """Each language once its parts are there, added up in their order, in which they need not come."""
+    parts = Counter(item.language for item in items)
+    waiting: dict[tuple[str, int | None], NeuronAccumulator] = {}
+    merged: dict[str, NeuronAccumulator] = {}
+    n_merged = Counter[str]()
+    for item, sums in done:
+        code = item.language
+        waiting[code, item.number] = sums
+        while (part := waiting.pop((code, n_merged[code]), None)) is not None:
+            if code in merged:
+                merged[code].merge(part)
+            else:
+                merged[code] = part
+            n_merged[code] += 1
+        if n_merged[code] == parts[code]:
+            yield code, merged.pop(code)
+
+
 def measure_item(
-    model: LensModel, item: Reading, tick: Tick, *, pooling: Pooling, histograms: bool, site: UnitSite = "mlp"
+    model: LensModel, item: Reading, tell: Tell, *, pooling: Pooling, histograms: bool, site: UnitSite = "mlp"
 ) -> NeuronAccumulator:
-    """The sums over one item's texts: a function of the model and the item alone.
+    """The sums over one item's texts, on the CPU: a function of the model and the item alone.
 
     Raises:
         NonFiniteActivationError: NaN or infinite activations.
@@ -165,9 +191,12 @@ def measure_item(
         return sums
 
     accumulator = nothing()
-    for _, sums in read_batches(model, item, read, tick):
-        sums.check_finite(item.language)
-        accumulator.merge(sums)
+    with noting_halvings() as halved:
+        for _, sums in read_batches(model, item, read, tell):
+            sums.check_finite(item.language)
+            accumulator.merge(sums)
+    accumulator.halved = halved
+    accumulator.sums = accumulator.sums.each(Tensor.cpu)
     return accumulator
 
 

@@ -187,6 +187,22 @@ class ReportConfig(StageConfig):
     )
 
 
+class ClusterConfig(StageConfig):
+    """Who does the work: the workers of a Ray cluster. It changes no result, and is no part of what a run folder records."""
+
+    workers: int | None = Field(
+        None, ge=1, description="default: as many as there are GPUs for, else as fit the memory"
+    )
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="default: 1 where the cluster has GPUs, else 0; 0.5 puts two workers on one"
+    )
+    address: str | None = Field(
+        None,
+        min_length=1,
+        description="of a Ray cluster that is there, or 'auto'; default: Ray is started on this machine",
+    )
+
+
 class EvaluateCommand(TaskConfig, MethodsConfig, SteerConfig, EvaluateConfig):
     """`clas-lens evaluate`: one task over a run folder."""
 
@@ -209,6 +225,7 @@ class StudyConfig(StageConfig):
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
     tasks: tuple[TaskConfig, ...] = ()
+    cluster: ClusterConfig | None = Field(None, exclude=True)  # where a study runs is not what it is
 
     @model_validator(mode="after")
     def _one_of_each_task(self) -> "StudyConfig":

@@ -6,10 +6,10 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
-from clas_lens.study.config import StageConfig
+from clas_lens.study.config import ClusterConfig, StageConfig
 
 
-def add_options(parser: argparse.ArgumentParser, config: type[StageConfig]) -> None:
+def add_options(parser: argparse._ActionsContainer, config: type[StageConfig]) -> None:
     """One `--option` a field, with its type, choices, default and description."""
     for name, field in config.model_fields.items():
         kind = _without_none(field.annotation)
@@ -40,6 +40,20 @@ def read_config(kind: type[ConfigT], arguments: argparse.Namespace) -> ConfigT:
     """The configuration with what was given; what was not is left to its defaults."""
     values = {name: getattr(arguments, name) for name in kind.model_fields if hasattr(arguments, name)}
     return kind(**{name: split_values(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def cluster_config(arguments: argparse.Namespace, configured: ClusterConfig | None = None) -> ClusterConfig | None:
+    """The cluster that `--ray` and its options ask for, or that a study has configured; None with `--no-ray` or neither.
+
+    Raises:
+        ValueError: options of a cluster that is not asked for.
+    """
+    given = read_config(ClusterConfig, arguments).model_dump(exclude_unset=True)
+    asked = configured is not None if arguments.ray is None else arguments.ray
+    if given and not asked:
+        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for a cluster: give --ray, too")
+    held = {} if configured is None else configured.model_dump(exclude_unset=True)
+    return ClusterConfig(**{**held, **given}) if asked else None
 
 
 def split_values(values: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """All stages of a run in their order: a study from a TOML file, and the demo, which is a study with defaults."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from clas_lens.artifacts import ArtifactError, write_text
 from clas_lens.categories.categorize import check_bridge_layers
+from clas_lens.cluster.work import Runner
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.presets import PRESETS
@@ -21,7 +23,7 @@ from clas_lens.study.config import (
     TaskConfig,
 )
 from clas_lens.study.run import Run, Say
-from clas_lens.study.stages import task_for
+from clas_lens.study.stages import configured_cluster, task_for
 from clas_lens.study.summary import summary
 from clas_lens.study.tables import has_bundled_texts, report_tables, texts_to_read
 from clas_lens.vocabulary import check_anchor
@@ -29,18 +31,25 @@ from clas_lens.vocabulary import check_anchor
 SHOWCASE = ("de", "es", "ru", "sw", "zh", "en")
 
 
-def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True) -> Run:
+def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True, cluster: Runner | None = None) -> Run:
     """Everything, in order. Killed and started again, it goes on where it was.
+
+    Args:
+        cluster: who does the work, as in `Run`; default what `config.cluster` asks for.
 
     Raises:
         ArtifactError: the folder holds a run of another study.
+        ClusterError: of the cluster, where `config.cluster` has the study run on one.
         ValueError: what no stage could do with this configuration, before anything is measured.
     """
-    run = Run(out, config, say=say, progress=progress)
-    refuse_early(run)
-    with run.folder.alone():
-        _claim(run)
-        return _run_all(run)
+    with configured_cluster(config.cluster, say) if cluster is None else nullcontext(cluster) as runner:
+        run = Run(out, config, say=say, progress=progress, cluster=runner)
+        refuse_early(run)
+        with run.folder.alone():
+            _claim(run)
+            _run_all(run)
+    run.cluster = cluster  # a configured one has ended with the study
+    return run
 
 
 def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> Run:

@@ -1,10 +1,12 @@
 """What a study will do, before it does it: forward passes, tokens and disk, estimated without a model or a network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from clas_lens.given import given
+from clas_lens.corpus.reading import PART
+from clas_lens.given import given, given_number, given_whole
 from clas_lens.models.presets import PRESETS
 from clas_lens.significance.power import planned_gain
 from clas_lens.study.config import StudyConfig, TaskConfig
@@ -45,15 +47,22 @@ class Step:
     passes: int | float
     tokens: int | float
     bytes: int | float
+    items: int
 
 
-def plan_study(config: StudyConfig) -> pd.DataFrame:
+def plan_study(config: StudyConfig, *, workers: int | None = None, rate: float | int | None = None) -> pd.DataFrame:
     """A row a stage: `stage`, `what`, `passes` (of a text or prompt through the whole model; layers that settings share are
     counted once), `tokens` (through the whole model, generated ones included), `disk_mb`.
 
     What an evaluation can show in a language is in its `what`: `planned_gain`, with examples as if none belonged together.
 
     All are estimates: token counts are averages over languages, and generation is taken to use all the tokens it may.
+
+    Args:
+        workers: of a cluster (1 with a rate alone). Adds `items` (of work: languages x parts or chunks) and
+            `tokens_a_worker`, the tokens of the busiest one, who does whole items: workers past the items have nothing to do.
+        rate: tokens a second of one worker, such as a short collect tells; adds `hours`, without loading and what the driver
+            does alone.
     """
     given(config, StudyConfig, "a plan needs a StudyConfig", "load_study(...) gives one")
     steps = [_collect(config)]
@@ -63,8 +72,21 @@ def plan_study(config: StudyConfig) -> pd.DataFrame:
         steps.append(_evaluate(config, task))
     steps.append(_report(config))
     frame = pd.DataFrame([vars(step) for step in steps])
+    items = frame.pop("items")
     frame["disk_mb"] = (frame.pop("bytes") / 1e6).round(1)
-    return frame.round({"passes": 0, "tokens": 0}).astype({"passes": int, "tokens": int})
+    frame = frame.round({"passes": 0, "tokens": 0}).astype({"passes": int, "tokens": int})
+    return frame if workers is None and rate is None else _with_workers(frame, items.tolist(), workers, rate)
+
+
+def _with_workers(
+    frame: pd.DataFrame, items: Sequence[int], workers: int | None, rate: float | int | None
+) -> pd.DataFrame:
+    """The same with what falls to the busiest worker."""
+    count = given_whole("workers", 1 if workers is None else workers, least=1)
+    rounds = [-(-n // count) for n in items]
+    busiest = frame["tokens"] * rounds / items
+    frame = frame.assign(items=items, tokens_a_worker=busiest.round().astype(int))
+    return frame if rate is None else frame.assign(hours=busiest / given_number("rate", rate, above=0) / 3600)
 
 
 def _shape(config: StudyConfig) -> tuple[int, float]:
@@ -97,6 +119,7 @@ def _collect(config: StudyConfig) -> Step:
         passes,
         passes * CORPORA[config.collect.corpus][2],
         languages * neurons * BYTES_A_NEURON,
+        languages * max(1, -(-texts // PART)),
     )
 
 
@@ -115,6 +138,7 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
         expected,
         passes=1 - min((upper for upper, _ in grids), default=1) + sum(upper * settings for upper, settings in grids),
         answers=sum(settings for _, settings in grids),
+        chunk=config.evaluate.chunk_size,
     )
 
 
@@ -133,6 +157,7 @@ def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:
         expected,
         passes=1 + sum(_upper(config, method) for method in methods if method != "base"),
         answers=len(methods),
+        chunk=config.evaluate.chunk_size,
     )
 
 
@@ -141,10 +166,11 @@ def _upper(config: StudyConfig, method: Method) -> float:
     return 1.0 if method in FROM_THE_FIRST_LAYER else _shape(config)[1]
 
 
-def _step(stage: str, what: str, expected: Expected, *, passes: int | float, answers: int) -> Step:
+def _step(stage: str, what: str, expected: Expected, *, passes: int | float, answers: int, chunk: int) -> Step:
     prompts = expected.languages * expected.examples
     tokens = prompts * (passes * expected.tokens + answers * expected.new_tokens)
-    return Step(stage, what, prompts * passes, tokens, prompts * answers * BYTES_A_ROW)
+    items = expected.languages * -(-expected.examples // chunk)
+    return Step(stage, what, prompts * passes, tokens, prompts * answers * BYTES_A_ROW, items)
 
 
 def _report(config: StudyConfig) -> Step:
@@ -152,4 +178,4 @@ def _report(config: StudyConfig) -> Step:
     read = min(texts, config.report.examples)
     what = f"representations before and after, {languages} languages x {read} texts"
     passes = 2 * languages * read
-    return Step("report", what, passes, passes * CORPORA[config.collect.corpus][2], 0)
+    return Step("report", what, passes, passes * CORPORA[config.collect.corpus][2], 0, languages)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from clas_lens.artifacts import ArtifactError, content_key, save_table
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
+from clas_lens.cluster.work import Runner, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
@@ -55,6 +56,8 @@ class Run:
         model, corpus: those that you have already; by default what `config.collect` names.
         say: told what is going on.
         progress: show bars.
+        cluster: who does the work of every stage, such as `cl.cluster.RayCluster(workers=8)`; None is this process. What is in
+            the folder is the same, so a run that one has begun the other goes on with.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Run:
         corpus: ParallelCorpus | None = None,
         say: Say = silent,
         progress: bool = True,
+        cluster: Runner | None = None,
     ) -> None:
         given(
             config,
@@ -74,13 +78,22 @@ class Run:
             'load_study("study.toml") or StudyConfig(name=...) gives one',
         )
         self.folder, self.config = RunFolder(given_path("folder", folder)), config
-        self.say, self.progress = say, progress
+        self.say, self.progress, self.cluster = say, progress, cluster
+        runner_of(cluster)
         self._kept: frozenset[str] = frozenset()
         held = {"model": model, "corpus": corpus}
         vars(self).update({name: value for name, value in held.items() if value is not None})
 
     @classmethod
-    def open(cls, folder: str | Path, *, say: Say = silent, progress: bool = True, **stages: Any) -> "Run":
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        say: Say = silent,
+        progress: bool = True,
+        cluster: Runner | None = None,
+        **stages: Any,
+    ) -> "Run":
         """The run of a folder that was collected, with these stages (fields of `StudyConfig`) to do anew.
 
         Raises:
@@ -91,8 +104,8 @@ class Run:
         if unknown:
             raise ValueError(f"no stage {unknown[0]!r}; available: {', '.join(StudyConfig.model_fields)}")
         name = re.sub(r"[^A-Za-z0-9._-]", "-", here.root.resolve().name).lstrip("._-") or "run"
-        run = cls(folder, StudyConfig.model_validate({"name": name, "collect": here.collected(), **stages}))
-        run.say, run.progress = say, progress
+        config = StudyConfig.model_validate({"name": name, "collect": here.collected(), **stages})
+        run = cls(folder, config, say=say, progress=progress, cluster=cluster)
         run._kept = frozenset({"collect", "categorize", "steer", "search"} - stages.keys())
         return run
 
@@ -123,6 +136,7 @@ class Run:
             site=config.site,
             out=self.folder.statistics,
             progress=self.progress,
+            cluster=self.cluster,
         )
         self.folder.update_manifest(
             "collect",
@@ -203,6 +217,7 @@ class Run:
             max_tokens=config.max_tokens,
             out=self.folder.representations / f"{pool}-{site}-{'-'.join(map(str, layers))}",
             progress=self.progress,
+            cluster=self.cluster,
         )
 
     def _measure(self, corpus: ParallelCorpus, pooling: Pooling) -> NeuronStatistics:
@@ -217,6 +232,7 @@ class Run:
             site=config.site,
             out=self.folder.root / "more_statistics" / f"{pooling}-{texts}",
             progress=self.progress,
+            cluster=self.cluster,
         )
 
     # --- what is answered ---
@@ -307,4 +323,5 @@ class Run:
             "chunk_size": how.chunk_size,
             "allow_overlap": config.allow_overlap,
             "progress": self.progress,
+            "cluster": self.cluster,
         }

@@ -1,8 +1,13 @@
 """What a configuration names: a model, parallel text, a task; and the comparison of a task's rows."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import pandas as pd
 import torch
 
+from clas_lens.cluster.runner import RayCluster
+from clas_lens.cluster.work import Runner
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.splits import corpus_part
 from clas_lens.models.load import load_model
@@ -10,6 +15,7 @@ from clas_lens.models.sites import LensModel
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.comparisons import compare_all, save_comparisons, why_not_compared
 from clas_lens.study.config import (
+    ClusterConfig,
     CollectConfig,
     TaskConfig,
 )
@@ -42,6 +48,13 @@ def load_configured_corpus(config: CollectConfig) -> ParallelCorpus:
     if config.part is not None:
         corpus = corpus_part(corpus, config.part)
     return corpus if config.limit is None else corpus.sample(config.limit, seed=config.seed)
+
+
+def configured_cluster(
+    config: ClusterConfig | None, say: Callable[[str], None]
+) -> AbstractContextManager[Runner | None]:
+    """The cluster that a configuration asks for, which ends with the block; None is this process."""
+    return nullcontext() if config is None else RayCluster(**config.model_dump(), say=say)
 
 
 GRID = "beta_gamma"  # the file of the grid over beta and gamma

@@ -175,7 +175,12 @@ def _few(corpus: ParallelCorpus, n: int, anchor: str) -> ParallelCorpus:
 def _reading(run: Run) -> dict[str, Any]:
     """How texts are read."""
     config = run.config.collect
-    return {"batch_size": config.batch_size, "max_tokens": config.max_tokens, "progress": run.progress}
+    return {
+        "batch_size": config.batch_size,
+        "max_tokens": config.max_tokens,
+        "progress": run.progress,
+        "cluster": run.cluster,
+    }
 
 
 def _read_neuron(tables: _Tables, run: Run, clas: Clas, read: ParallelCorpus) -> None:

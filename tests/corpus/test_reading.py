@@ -42,11 +42,11 @@ def test_items_are_read_in_order_and_every_batch_is_counted(llama, texts):
     seen, ticks = [], []
     items = readings(llama, texts, 2)
 
-    def read(item, tick):
-        parts = read_batches(llama, item, lambda batch: batch.content_mask.sum(1), lambda: ticks.append(tick()))
+    def read(model, item, tell):
+        parts = read_batches(model, item, lambda batch: batch.content_mask.sum(1), lambda n: ticks.append(tell(n)))
         return [(item.language, batch.rows, n.tolist()) for batch, n in parts]
 
-    for item, found in read_items(items, read, what="read", progress=False):
+    for item, found in read_items(llama, items, read, what="read", progress=False):
         assert {language for language, *_ in found} == {item.language}
         seen += found
     assert [(language, rows) for language, rows, _ in seen] == [
@@ -61,14 +61,14 @@ def test_items_are_read_in_order_and_every_batch_is_counted(llama, texts):
 
 
 def test_items_can_be_read_in_any_order(llama, texts):
-    def read(item, tick):
-        one_pass = in_one_pass(llama, lambda batch: pooling_residuals(llama, batch, [2]))
-        parts = ((batch, (pooled,)) for batch, pooled in read_batches(llama, item, one_pass, tick))
+    def read(model, item, tell):
+        one_pass = in_one_pass(model, lambda batch: pooling_residuals(model, batch, [2]))
+        parts = ((batch, (pooled,)) for batch, pooled in read_batches(model, item, one_pass, tell))
         return in_corpus_order(item, parts)[0]
 
     items = readings(llama, texts, 2)
     forward, backward = (
-        {item.language: values for item, values in read_items(order, read, what="read", progress=False)}
+        {item.language: values for item, values in read_items(llama, order, read, what="read", progress=False)}
         for order in (items, items[::-1])
     )
     for language in TEXTS:
@@ -78,7 +78,7 @@ def test_items_can_be_read_in_any_order(llama, texts):
 def test_rows_come_back_in_corpus_order(llama, texts):
     (english, _) = readings(llama, texts, 2)
     one_pass = in_one_pass(llama, lambda batch: pooling_residuals(llama, batch, [1, 3]))
-    parts = read_batches(llama, english, one_pass, lambda: None)
+    parts = read_batches(llama, english, one_pass, lambda done: None)
     (values,) = in_corpus_order(english, ((batch, (pooled,)) for batch, pooled in parts))
     for row, text in enumerate(TEXTS["en"]):
         _, cache = llama.run_with_cache(text)
@@ -87,7 +87,7 @@ def test_rows_come_back_in_corpus_order(llama, texts):
 
 
 def test_a_reader_that_no_pass_reached_says_so(llama, texts):
-    (batch, _), *_ = read_batches(llama, readings(llama, texts, 2)[0], lambda batch: None, lambda: None)
+    (batch, _), *_ = read_batches(llama, readings(llama, texts, 2)[0], lambda batch: None, lambda done: None)
     with pytest.raises(ValueError, match="gave the residual of layer 1"), pooling_residuals(llama, batch, [1]):
         pass
 

@@ -52,7 +52,9 @@ def test_finished_languages_are_kept(llama, small_cats, small_corpus, tmp_path, 
     clas = cl.Clas(small_cats, layers=(1,), alpha=-2.0)
     corpus = small_corpus.select(["en", "de"]).take(range(3))
     first = cl.measure_effects(llama, clas, corpus, out=tmp_path, progress=False)
-    monkeypatch.setattr("clas_lens.representations.effects._measure", lambda *args: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "clas_lens.representations.effects._measure", lambda *args, **how: pytest.fail("measured again")
+    )
     assert cl.measure_effects(llama, clas, corpus, out=tmp_path, progress=False).equals(first)
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         cl.measure_effects(llama, cl.Clas(small_cats, layers=(1,), alpha=1.0), corpus, out=tmp_path, progress=False)
