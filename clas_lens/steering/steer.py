@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -86,9 +86,12 @@ class Steering:
         """Of an intervention whose strength adapts: that of each row of the last forward pass; else None."""
         return None if self._strengths is None else self._strengths.current()
 
-    def attached(self, model: LensModel, block: HookBlock) -> AbstractContextManager[None]:
+    @contextmanager
+    def attached(self, model: LensModel, block: HookBlock) -> Iterator[None]:
         """What this needs beside its hooks, while they are on the model."""
-        return unsteered_first(model, block, self) if self.reads_prompts_first else nullcontext()
+        reading = unsteered_first(model, block, self) if self.reads_prompts_first else nullcontext()
+        with self._watching_cache(model, block), reading:
+            yield
 
     @contextmanager
     def silenced(self) -> Iterator[None]:
@@ -111,7 +114,7 @@ class Steering:
         return [self._names[site] for site, count in self.fired.items() if count == 0]
 
     @contextmanager
-    def watching_cache(self, model: LensModel, block: HookBlock) -> Iterator[None]:
+    def _watching_cache(self, model: LensModel, block: HookBlock) -> Iterator[None]:
         """Where positions hang on it, passes inside say whether they continue a KV cache, before the first edit of each."""
         if not self.watches_cache:
             yield
@@ -237,7 +240,7 @@ def _steered(
         raise SteeringError("no languages given")
     steering = Steering(model, intervention, languages, per_row=per_row)
     active = _on_model.setdefault(model, [])
-    with hooked(model, steering.hooks(), hold) as block, steering.watching_cache(model, block):
+    with hooked(model, steering.hooks(), hold) as block:
         active[:] = [entry for entry in active if entry[1].is_open]  # an interrupted block may have left its own
         active.append((steering, block))
         try:
