@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        print(FIRST_STEPS)
+        return 0
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="transformer_lens")
     warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
@@ -66,6 +69,14 @@ def _run(argv: Sequence[str] | None) -> int:
     except ValidationError as error:
         parser.error(wrong_values(error))
     return 0
+
+
+FIRST_STEPS = """\
+clas-lens measures, steers and evaluates multilingual models. Try first:
+  clas-lens demo --limit 20                     the whole of it on Gemma 3 270M, with a report (minutes; extra `demo`)
+  clas-lens collect --help                      measure a model of your own; categorize, generate, evaluate go on from there
+  clas-lens run paper-llama-xnli --dry-run      what the paper's study would take
+  clas-lens --help                              every command"""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,13 +1,15 @@
 """The command line on a tiny model: every subcommand, resuming, interrupting, and errors in one line."""
 
 import json
+import re
+import shlex
 from importlib import import_module
 
 import pandas as pd
 import pytest
 
 import clas_lens as cl
-from clas_lens.cli import main
+from clas_lens.cli import _parser, main
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.study.config import CollectConfig, DemoConfig
 
@@ -165,11 +167,19 @@ def test_bad_options_exit_with_usage(capsys):
         ["demo", "--pooling", "median"],
         ["collect", "--limit", "0"],
         ["demo", "--positions", "generated"],
-        [],
     ):
         with pytest.raises(SystemExit) as stopped:
             main(command)
         assert stopped.value.code == 2
+
+
+def test_without_arguments_it_says_what_to_try_first(capsys):
+    assert main([]) == 0
+    told = re.findall(r"^  clas-lens (.*?)  +", capsys.readouterr().out, flags=re.MULTILINE)
+    assert len(told) == 4
+    for command in told:
+        if not command.endswith("--help"):
+            _parser().parse_args(shlex.split(command))
 
 
 def test_configurations_refuse_unknown_keys_and_changes():
