@@ -13,6 +13,7 @@ from tiny import BACKEND, BACKENDS, assert_no_hooks
 import clas_lens as cl
 from clas_lens.causal.components import Component, edited, matched_units, spread_units
 from clas_lens.causal.intervals import change_interval, ratio_interval
+from clas_lens.tasks.xnli import LABELS
 
 TEXTS = {
     "en": ["The cat sleeps on the warm roof", "She bought bread", "Rivers run to the sea in spring"],
@@ -172,7 +173,7 @@ def test_a_task_is_asked_for_its_gold(model):
     for language in ("en", "de"):
         mine = frame[frame["language"] == language].set_index("measure")
         theirs = rows[rows["language"] == language]
-        gold = [row[f"p_{row['gold']}"] * row["label_mass"] for _, row in theirs.iterrows()]
+        gold = [row[f"p_{LABELS[row['gold']]}"] * row["label_mass"] for _, row in theirs.iterrows()]
         assert mine.loc["log_prob", "clean"] == pytest.approx(np.log(gold).mean(), abs=1e-5)
         assert mine.loc["score", "clean"] == pytest.approx(theirs["correct"].mean())
         assert mine["change"].tolist() == [0.0, 0.0, 0.0]  # times 1
