@@ -2,6 +2,7 @@ __version__: str
 
 from clas_lens import baselines as baselines
 from clas_lens import categories as categories
+from clas_lens import causal as causal
 from clas_lens import cluster as cluster
 from clas_lens import corpus as corpus
 from clas_lens import evaluation as evaluation

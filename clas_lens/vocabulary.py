@@ -42,6 +42,13 @@ Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]
 Blend = Literal["interpolate", "add"]
 
+# causes
+ScanOver = Literal["layers", "categories", "heads", "neurons"]
+ComponentEdit = Literal["mean", "zero", "rescale"]
+PatchSite = Literal["residual", "mlp", "heads"]
+CauseMeasure = Literal["log_prob", "kl", "score"]
+CauseValue = Literal["change", "beyond", "specific"]
+
 # tasks, methods, tests
 TaskName = Literal["xnli", "xquad"]
 PromptStyle = Literal["plain", "chat"]

@@ -20,7 +20,7 @@ from clas_lens.saved import SAVED_ONLY
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas, Masks, Rescaling
 from clas_lens.steering.intervention import Layers, SteeringError, Strength, check_neurons
-from clas_lens.vocabulary import Positions
+from clas_lens.vocabulary import Positions, UnitSite
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +185,15 @@ def neuron_magnitude(model: LensModel, stats: NeuronStatistics) -> Float[Tensor,
         error=SteeringError,
     )
     check_neurons(model, stats.model, n_layers=stats.n_layers, n_neurons=stats.n_neurons)
-    norms = [output_projection(model, stats.site, layer).double().norm(dim=1).cpu() for layer in range(stats.n_layers)]
-    return (stats.mean.double().abs().mean(0) * torch.stack(norms)).float()
+    return unit_magnitude(model, stats.mean, stats.site)
+
+
+def unit_magnitude(
+    model: LensModel, mean: Float[Tensor, "lang layer neuron"], site: UnitSite
+) -> Float[Tensor, "layer neuron"]:
+    """The same from means of h in some languages."""
+    norms = [output_projection(model, site, layer).double().norm(dim=1).cpu() for layer in range(mean.shape[1])]
+    return (mean.double().abs().mean(0) * torch.stack(norms)).float()
 
 
 def magnitude_bins(magnitude: Float[Tensor, "neuron"], bins: int = 10) -> Int[Tensor, "neuron"]:

@@ -152,25 +152,37 @@ def last_logits(
     model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch d_vocab"]:
     """Logits at the last column, which in a left-padded batch is every row's last real token."""
+    return end_logits(model, tokens, mask, 1)[:, -1]
+
+
+def end_logits(
+    model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"], n: int
+) -> Float[Tensor, "batch n d_vocab"]:
+    """Logits at the last `n` columns of a left-padded batch; none are computed for the others."""
     with torch.inference_mode():
         if isinstance(model, HookedTransformer):
             residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-            return unembed_last(model, residual)
-        return model(tokens, attention_mask=mask, logits_to_keep=1)[:, -1]
+            return _unembed(model, residual[:, -n:])
+        return model(tokens, attention_mask=mask, logits_to_keep=n)
 
 
 def unembed_last(
     model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
 ) -> Float[Tensor, "batch columns"]:
     """Final norm, unembedding and soft cap at the last column only; all of the vocabulary, or some token ids."""
-    last = residual[:, -1:]
+    return _unembed(model, residual[:, -1:], columns)[:, -1]
+
+
+def _unembed(
+    model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
+) -> Float[Tensor, "batch pos columns"]:
     if model.cfg.normalization_type is not None:
-        last = model.ln_final(last)
+        residual = model.ln_final(residual)
     if columns is None:
-        logits = model.unembed(last)[:, -1]
+        logits = model.unembed(residual)
     else:
         chosen = list(columns)
-        logits = last[:, -1] @ model.W_U[:, chosen] + model.b_U[chosen]
+        logits = residual @ model.W_U[:, chosen] + model.b_U[chosen]
     cap = model.cfg.output_logits_soft_cap
     return cap * torch.tanh(logits / cap) if cap > 0 else logits
 

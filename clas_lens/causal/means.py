@@ -1,0 +1,66 @@
+"""What units do on average, from statistics or measured on the questions themselves."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clas_lens.causal.answers import Question
+from clas_lens.causal.passes import padded
+from clas_lens.corpus.tokens import forward_batches
+from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked, run_layers
+from clas_lens.models.units import flat, n_units
+from clas_lens.statistics.neurons import NeuronStatistics
+from clas_lens.steering.intervention import check_neurons
+from clas_lens.vocabulary import UnitSite
+
+
+def unit_means(
+    model: LensModel,
+    questions: Mapping[str, Sequence[Question]],
+    sites: Sequence[UnitSite],
+    stats: NeuronStatistics | None,
+    batch_size: int,
+) -> dict[UnitSite, Float[Tensor, "_ _ _"]]:
+    """The mean of each unit in each language: of the statistics where they are of that site, else over the content tokens of
+    the questions.
+
+    Raises:
+        SteeringError: statistics of another model.
+    """
+    found: dict[UnitSite, Tensor] = {}
+    if stats is not None:
+        check_neurons(model, stats.model, n_layers=stats.n_layers, n_neurons=stats.n_neurons)
+        found[stats.site] = stats.mean
+    unmeasured = [site for site in sites if site not in found]
+    if unmeasured:
+        by_language = [_measure(model, asked, unmeasured, batch_size) for asked in questions.values()]
+        found |= {site: torch.stack([of[site] for of in by_language]) for site in unmeasured}
+    return found
+
+
+def _measure(
+    model: LensModel, questions: Sequence[Question], sites: Sequence[UnitSite], batch_size: int
+) -> dict[UnitSite, Float[Tensor, "_ _"]]:
+    n_layers, n_tokens = model.cfg.n_layers, 0
+    sums: dict[UnitSite, Tensor] = {
+        site: torch.zeros(n_layers, n_units(model, site), dtype=torch.float64) for site in sites
+    }
+    for rows in forward_batches([len(question.ids) for question in questions], batch_size, device_of(model)):
+        batch = padded(model, [questions[row] for row in rows])
+        n_tokens += int(batch.content_mask.sum())
+
+        def adding(site: UnitSite, layer: int, content: Tensor = batch.content_mask) -> HookFunction:
+            def hook(activation: Tensor, hook: object) -> None:
+                kept = flat(activation)[content.to(activation.device)]
+                sums[site][layer] += kept.float().sum(0).double().cpu()
+
+            return hook
+
+        hooks = [
+            (Site(site, layer).hook_name(model), adding(site, layer)) for site in sites for layer in range(n_layers)
+        ]
+        with hooked(model, hooks):
+            run_layers(model, batch.tokens, batch.attention_mask)
+    return {site: (total / n_tokens).float() for site, total in sums.items()}
