@@ -47,6 +47,7 @@ from clas_lens.representations.alignment import AlignmentError as AlignmentError
 from clas_lens.representations.effects import measure_effects as measure_effects
 from clas_lens.representations.sentences import Representations as Representations
 from clas_lens.representations.sentences import collect_representations as collect_representations
+from clas_lens.representations.sweep import sweep as sweep
 from clas_lens.significance.card import RowsCard as RowsCard
 from clas_lens.significance.compare import Comparison as Comparison
 from clas_lens.significance.compare import compare as compare

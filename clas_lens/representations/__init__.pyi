@@ -15,3 +15,4 @@ from clas_lens.representations.maps import separation_frame as separation_frame
 from clas_lens.representations.maps import tsne_frame as tsne_frame
 from clas_lens.representations.sentences import Representations as Representations
 from clas_lens.representations.sentences import collect_representations as collect_representations
+from clas_lens.representations.sweep import sweep as sweep

@@ -89,7 +89,7 @@ def generate_tokens(
     batches = length_batches([len(row) for row in ids], batch_size)
 
     def run(rows: Sequence[int]) -> list[list[int]]:
-        return _generate_batch(model, ids, rows, max_new_tokens, stop_at_newline)
+        return continued(model, ids, rows, max_new_tokens, stop_at_newline)[1]
 
     for batch in tqdm(batches, unit="batch", desc="generate", disable=not progress):
         for rows, new in in_parts_that_fit(batch, run, what="prompts"):
@@ -98,13 +98,14 @@ def generate_tokens(
     return results
 
 
-def _generate_batch(
+def continued(
     model: LensModel,
     ids: Sequence[Sequence[int]],
     rows: Sequence[int],
     max_new_tokens: int,
-    stop_at_newline: bool,
-) -> list[list[int]]:
+    stop_at_newline: bool = False,
+) -> tuple[Float[Tensor, "row d_vocab"], list[list[int]]]:
+    """One batch, of these rows of `ids`: the logits after each prompt, and its greedy continuation."""
     batch = pad(ids, rows, device=device_of(model))
     decoder = make_decoder(model, len(rows))
     with ExitStack() as stack, torch.inference_mode():
@@ -112,7 +113,7 @@ def _generate_batch(
             stack.enter_context(steering.rows(rows))
         logits = decoder.step(batch.tokens, batch.attention_mask)
         new, _ = greedy(model, decoder, logits, max_new_tokens=max_new_tokens, stop_at_newline=stop_at_newline)
-        return new
+        return logits, new
 
 
 def greedy(
