@@ -2,6 +2,7 @@ from analysis.figures.alignment import cosine_to_english as cosine_to_english
 from analysis.figures.alignment import gain_scatter as gain_scatter
 from analysis.figures.alignment import gain_vs_alignment as gain_vs_alignment
 from analysis.figures.causes import cause_heatmap as cause_heatmap
+from analysis.figures.causes import recovery_heatmap as recovery_heatmap
 from analysis.figures.curves import alpha_curve as alpha_curve
 from analysis.figures.curves import beta_gamma_curve as beta_gamma_curve
 from analysis.figures.gains import forest as forest

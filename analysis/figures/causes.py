@@ -1,5 +1,6 @@
 """What parts of the model cause: changes of the answer by language, layer and component; recovery by layer and position."""
 
+from collections.abc import Mapping
 from math import ceil
 from typing import get_args
 
@@ -9,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figures.gains import DIVERGING
-from analysis.style.look import COLUMN, PAGE, TEXT_SIZE, apply_look, plain
+from analysis.style.look import COLUMN, PAGE, TEXT_SIZE, apply_look, panel_row, panels_of, plain, row_width
 from analysis.style.numbers import signed
 from clas_lens.causal.scan import own_minus_others
 from clas_lens.given import given_frame, given_word
@@ -143,6 +144,79 @@ def _add_panel(
         row=row,
         col=column,
     )
+
+
+RECOVERED = ("source", "target", "layer", "component", "position", "measure", "recovery", "gap")
+
+
+def recovery_heatmap(
+    table: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    measure: CauseMeasure = "kl",
+    title: str | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """How far patching brings the clean answer back: layer by position, a panel a direction; of heads layer by head.
+
+    Args:
+        table: of `cl.causal.patch`, or several by name, such as both directions. Of one position the rows are the components.
+
+    Raises:
+        ValueError: another table, or one without the measure.
+    """
+    panels = {}
+    for name, frame in panels_of(table).items():
+        given_frame(frame, RECOVERED, "recovery_heatmap", "patch(...)")
+        rows = frame[frame["measure"] == measure]
+        if rows.empty or rows["recovery"].isna().all():
+            raise ValueError(f"recovery_heatmap: no number in 'recovery' of {measure!r}; available: log_prob, kl")
+        for component, part in _panels(rows):
+            panels[", ".join(filter(None, (name, component)))] = part
+    figure = panel_row(list(panels))
+    tallest = 0
+    for column, part in enumerate(panels.values(), start=1):
+        tallest = max(tallest, _add_recovery(figure, part, column))
+    apply_look(
+        figure,
+        title=title or "How far activations of the source bring its answer back in the target",
+        subtitle=f"100%: as the source; 0%: as the target; in {TITLES[measure]}",
+        dark=dark,
+        width=row_width(len(panels)),
+        height=170 + 22 * max(tallest, 3),
+        legend=False,
+    )
+    figure.update_layout(coloraxis=_diverging(100.0, "recovered<br>(%)"))
+    figure.update_xaxes(showgrid=False, type="category", title="layer")
+    figure.update_yaxes(showgrid=False, type="category")
+    return figure
+
+
+def _panels(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """One panel with all components where there is one position, else one a component."""
+    if rows["position"].nunique() == 1:
+        return [("", rows)]
+    return [(str(name), part) for name, part in rows.groupby("component", sort=False)]
+
+
+def _add_recovery(figure: go.Figure, rows: pd.DataFrame, column: int) -> int:
+    """The number of rows drawn."""
+    along = "component" if rows["position"].nunique() == 1 else "position"
+    table = rows.pivot(index=along, columns="layer", values="recovery")
+    table = table.reindex(list(dict.fromkeys(rows[along])))
+    figure.add_heatmap(
+        z=table.to_numpy(dtype=float),
+        x=[str(layer) for layer in table.columns],
+        y=[plain(name) for name in table.index],
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate="layer %{x}, %{y}: %{z:.1f}% recovered<extra></extra>",
+        row=1,
+        col=column,
+    )
+    figure.update_yaxes(title="position from the end" if along == "position" else "", col=1)
+    return len(table)
 
 
 def _diverging(limit: float, unit: str) -> dict[str, object]:

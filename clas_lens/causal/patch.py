@@ -81,8 +81,8 @@ def patch(
     lengths = [max(len(one.ids), len(other.ids)) for one, other in zip(clean, corrupted, strict=True)]
 
     def run(rows: Sequence[int]) -> list[tuple[Place, Exchanged]]:
-        pairs = [clean[row] for row in rows], [corrupted[row] for row in rows]
-        return list(exchanges(model, parts, where, *pairs, [others[row] for row in rows]))
+        first, second = ([of[row] for row in rows] for of in (clean, corrupted))
+        return list(exchanges(model, parts, where, first, second, [others[row] for row in rows]))
 
     batches = forward_batches(lengths, batch_size, device_of(model))
     for rows in tqdm(batches, desc="patch", unit="batch", disable=not progress):

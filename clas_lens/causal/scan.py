@@ -79,7 +79,11 @@ def scan(
     _check_edit(edit, factor)
     level = given_number("level", level, above=0, below=1)
     draws, batch_size = given_whole("draws", draws), given_whole("batch_size", batch_size, least=1)
-    answer_tokens = given_whole("answer_tokens", answer_tokens, least=1)
+    answer_tokens, max_tokens = (
+        given_whole(name, value, least=1)
+        for name, value in (("answer_tokens", answer_tokens), ("max_tokens", max_tokens))
+    )
+    seed = given_whole("seed", seed)
     if stats is not None:
         given(stats, NeuronStatistics, "scan takes NeuronStatistics as stats", "collect_statistics(model, corpus)")
     chosen = check_layers(range(model.cfg.n_layers) if layers is None else layers, model.cfg.n_layers)
