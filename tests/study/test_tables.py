@@ -14,7 +14,7 @@ from clas_lens.study.tables import WITHOUT_TASK, evaluated_clas, report_layers, 
 
 TABLES = {
     *("null_shares", "language_overlap", "threshold_shares", "category_moves", "top_neurons"),
-    *("cosine", "separation", "sentence_map", "sentences", "neuron_activations", "effects", "layer_shares"),
+    *("cosine", "separation", "sentence_map", "sentences", "neuron_activations", "effects", "layer_shares", "anchors"),
 }
 READERS = ("corpus.reading.run_layers", "representations.effects._forward")
 HOW = {"batch_size": 4, "max_tokens": 64, "progress": False}
