@@ -154,7 +154,6 @@ OTHERS = [
     (("run", LONG), "no study"),
     (("run", "."), "no study '.'"),
     (("frobnicate",), "invalid choice"),
-    ((), "required: COMMAND"),
 ]
 REFUSED = [*COLLECT, *CATEGORIZE, *GENERATE, *EVALUATE, *SEARCH, *OTHERS]
 
