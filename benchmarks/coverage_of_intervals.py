@@ -1,4 +1,4 @@
-"""How often intervals of a gain hold the truth, and how often tests within a language reject, by simulation.
+"""How often intervals of a gain hold the truth, tests within a language reject, and verdicts are wrong, by simulation.
 
 `python -m benchmarks.coverage_of_intervals` writes benchmarks/results/coverage.json. No model is needed: gains are drawn as
 XQuAD's are (paragraphs of one to nine questions, most scores unchanged, the rest anywhere) and as XNLI's (premises of three
@@ -9,17 +9,21 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy import stats
 
+from clas_lens.significance.pairs import PairedScores
+from clas_lens.significance.power import judge, verdict_of
 from clas_lens.significance.tests import mcnemar_p, sign_flip_p
+from clas_lens.vocabulary import Verdict
 
 GROUPS = (5, 10, 20, 40, 80)
 
 
 LEVEL = 0.95
+MARGIN = 0.03  # of the verdicts
 
 
 Numbers = Any  # one number a group, or a draw and group
@@ -140,12 +144,29 @@ def over_languages(
         yield {"test": test, "languages": languages, "shared": shared, "rejected": share}
 
 
+def verdicts(
+    like: str, groups: int, gain: float, *, margin: float, studies: int, seed: int = 2026
+) -> Iterator[dict[str, Any]]:
+    """One row: how often each verdict is passed on the gain in a language, which is `gain` (it and the margin in shares)."""
+    rng, counts = np.random.default_rng(seed), dict.fromkeys(get_args(Verdict), 0)
+    for _ in range(studies):
+        parts = LIKE[like](rng, groups, gain)
+        gains = 100 * np.concatenate(parts)[None]
+        of_group = np.repeat(np.arange(groups), [len(part) for part in parts])
+        pairs = PairedScores(("de",), np.zeros_like(gains), gains, of_group)
+        found = judge(pairs, [0], margin=100 * margin, n_flips=500)
+        counts[verdict_of(found, float(gains.mean()))] += 1
+    shares = {name: count / studies for name, count in counts.items()}
+    yield {"like": like, "groups": groups, "gain": 100 * gain, "margin": 100 * margin, **shares}
+
+
 def main() -> None:
     """Simulate everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=800)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--tests", type=int, default=250, help="studies of the tests")
+    parser.add_argument("--verdicts", type=int, default=1000, help="studies of the verdicts")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
     options = parser.parse_args()
     sizes = {"studies": options.studies, "draws": options.draws}
@@ -159,6 +180,13 @@ def main() -> None:
     over = [
         row for languages in (4, 14) for shared in (0.0, 0.5) for row in over_languages(languages, shared, studies=4000)
     ]
+    judged = [
+        row
+        for like in LIKE
+        for groups in (10, 20, 40, 80, 320)
+        for gain in (0.0, MARGIN)
+        for row in verdicts(like, groups, gain, margin=MARGIN, studies=options.verdicts)
+    ]
     result = {
         "level": LEVEL,
         **sizes,
@@ -166,6 +194,7 @@ def main() -> None:
         "coverage": covered,
         "rejections": tested,
         "over_languages": over,
+        "verdicts": judged,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import clas_lens as cl
 from benchmarks.measure import Row, print_table, write_results
-from clas_lens.export.parity import kl_divergence
 from clas_lens.models.sites import LensModel
+from clas_lens.representations.effects import kl_divergence
 
 PROMPTS: Mapping[str, str] = {
     "The capital of Germany": "Die Hauptstadt von Deutschland ist",

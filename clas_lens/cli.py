@@ -35,6 +35,12 @@ from clas_lens.study.export import add_export_options, export_command
 from clas_lens.study.options import add_options, cluster_config, part_of, read_config, split_values
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
+FIRST_STEPS = """\
+clas-lens measures, steers and evaluates multilingual models. Try first:
+  clas-lens demo --limit 20                     the whole of it on Gemma 3 270M, with a report (minutes; extra `demo`)
+  clas-lens collect --help                      measure a model of your own; categorize, generate, evaluate go on from there
+  clas-lens run paper-llama-xnli --dry-run      what the paper's study would take
+  clas-lens --help                              every command"""
 TRACEBACK = "CLAS_LENS_TRACEBACK"  # set it to see where an error comes from
 NEGATIVE = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|^-(inf|nan|infinity)$", re.IGNORECASE)
 
@@ -69,14 +75,6 @@ def _run(argv: Sequence[str] | None) -> int:
     except ValidationError as error:
         parser.error(wrong_values(error))
     return 0
-
-
-FIRST_STEPS = """\
-clas-lens measures, steers and evaluates multilingual models. Try first:
-  clas-lens demo --limit 20                     the whole of it on Gemma 3 270M, with a report (minutes; extra `demo`)
-  clas-lens collect --help                      measure a model of your own; categorize, generate, evaluate go on from there
-  clas-lens run paper-llama-xnli --dry-run      what the paper's study would take
-  clas-lens --help                              every command"""
 
 
 class _Parser(argparse.ArgumentParser):

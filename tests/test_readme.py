@@ -19,7 +19,7 @@ def blocks(language):
 
 
 def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
-    first, second = blocks("python")
+    first, second, third = blocks("python")
     real = cl.load_model
     monkeypatch.setattr(cl, "load_model", lambda name: real(folders["gemma3"]))
     monkeypatch.chdir(tmp_path)
@@ -33,7 +33,7 @@ def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
     exec(compile(small, "README.md", "exec"), names)
     assert set(names["rows"]["intervention"]) == {"base", "clas"}
     capsys.readouterr()
-    exec(compile(blocks("py")[0], "README.md", "exec"), names)
+    exec(compile(third, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("['")
     cl.check_intervention(names["model"], names["clip"])
 

@@ -15,7 +15,7 @@ from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
 from clas_lens.corpus.tokens import TokenBatch, pad, require_tokenizer
 from clas_lens.evaluation.passes import first_layer, only_layers
 from clas_lens.models.decoding import Decoder, make_decoder
-from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, device_of, pattern_name
+from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, device_of
 from clas_lens.representations.effects import kl_divergence
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas, Rescaling
@@ -250,9 +250,7 @@ def settable(intervention: Intervention) -> tuple[str, ...]:
 
 
 def _edited_points(model: LensModel, intervention: Intervention, language: str) -> list[str]:
-    """The hook points that an intervention may change, in any layer, and watch."""
+    """The hook points that an intervention may change, in any layer."""
     layers = range(model.cfg.n_layers)
     kinds = {site.kind for site in intervention.edits(model, [language])} - {"residual"}
-    names = [Site(kind, layer).hook_name(model) for kind in sorted(kinds) for layer in layers]
-    watched = intervention.positions in ("generated", "prompt_last") or getattr(intervention, "reads_prompts", False)
-    return names + [pattern_name(layer) for layer in layers if watched]
+    return [Site(kind, layer).hook_name(model) for kind in sorted(kinds) for layer in layers]

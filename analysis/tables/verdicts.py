@@ -75,8 +75,8 @@ def verdict_view(comparisons: Sequence[Comparison], *, controls: Collection[str]
     languages = first.languages
     notes = (
         f"Of the mean gain over the {others}, in points. Helps, harms: a t-test and sign-flips of groups of examples both "
-        f"have p below 0.05. No difference: two one-sided tests rule out {first.margin:g} points. Each of these is wrong at "
-        "most 5 times in 100, for each intervention by itself.",
+        f"have p below 0.05. No difference: two one-sided tests rule out {first.margin:g} points. Each of these is wrong in "
+        "about 5 studies of 100 (by simulation at most 6), for each intervention by itself.",
         "Smallest gain detectable: what these examples would have shown four times in five, from the scores that changed and "
         f"the groups they belong to. In a single language it is {number(float(languages['detectable'].median()), 1)} points "
         f"(median, {first.intervention}).",

@@ -172,7 +172,7 @@ class Adaptive(SavedIntervention):
             edits[Site("residual", self._layer_below())] = self._reader(languages, held, deal)
         changes = {code: self.clas.scale(code) for code in dict.fromkeys(languages)}
         edits |= {
-            Site("mlp", layer): StrengthRescale(
+            Site(self.clas.site, layer): StrengthRescale(
                 LanguageTable.of({code: scale[layer] - 1 for code, scale in changes.items()}, languages), held
             )
             for layer in self.clas.layers

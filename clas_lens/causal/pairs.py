@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from clas_lens.causal.answers import Question, questions_of
-from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.corpus.arguments import given_corpus
 from clas_lens.corpus.reading import token_limit
 from clas_lens.corpus.tokens import require_tokenizer, tokenize
 from clas_lens.evaluation.plan import check_languages
@@ -39,7 +39,7 @@ def paired_questions(
         asked = questions_of(model, data, languages, answer_tokens=1, max_tokens=max_tokens)
         first, second = ([_without_answer(one) for one in asked[code]] for code in languages)
         return first, [replace(other, answer=one.answer) for one, other in zip(first, second, strict=True)]
-    corpus = ParallelCorpus.from_texts(data) if not isinstance(data, ParallelCorpus) else data
+    corpus = given_corpus(data)
     first, second = (_of_texts(model, corpus.select([code])[code], max_tokens) for code in languages)
     names = list(zip(corpus.ids, corpus.groups or corpus.ids, strict=True))
     return (

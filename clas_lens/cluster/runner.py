@@ -111,9 +111,11 @@ class RayCluster:
         if self._plan is None or not self._ray.is_initialized():
             self._ray, self._ours = connect(self.address, self._start, self.say)
             weights = sum(p.numel() * p.element_size() for p in model.parameters())
-            asked = {"workers": self.workers, "gpus_per_worker": self.gpus_per_worker}
+            room = room_of(self._ray)
             try:
-                self._plan = plan_workers(room_of(self._ray), **asked, weights=weights)  # type: ignore[arg-type]
+                self._plan = plan_workers(
+                    room, workers=self.workers, gpus_per_worker=self.gpus_per_worker, weights=weights
+                )
             except ClusterError:
                 self.close()
                 raise

@@ -15,6 +15,7 @@ from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.export.factors import ExportError
 from clas_lens.models.load import load_model
 from clas_lens.models.loading import quiet_transformers
+from clas_lens.representations.effects import kl_divergence
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
 
@@ -180,9 +181,3 @@ def plain_model(folder: Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
         ).eval()
-
-
-def kl_divergence(p: Float[Tensor, "pos d_vocab"], q: Float[Tensor, "pos d_vocab"]) -> Float[Tensor, "pos"]:
-    """KL(p || q) in nats at each position, from logits."""
-    log_p, log_q = p.double().log_softmax(1), q.double().log_softmax(1)
-    return (log_p.exp() * (log_p - log_q)).sum(1)

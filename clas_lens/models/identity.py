@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import weakref
 from typing import Any
 
 import torch
@@ -51,17 +52,27 @@ def model_fingerprint(model: LensModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def parameter_fingerprint(model: LensModel) -> str:
-    """Backend, dtype and a hash of a sample of every weight: cheap, so that `steer` tells a fine-tune of attention alone.
+_sampled: "weakref.WeakKeyDictionary[LensModel, tuple[tuple[Any, ...], str]]" = weakref.WeakKeyDictionary()
 
-    Comparable where the first two parts are equal.
+
+def parameter_fingerprint(model: LensModel) -> str:
+    """Backend, dtype and a hash of a sample of every weight, by which `steer` tells a fine-tune of attention alone.
+
+    Comparable where the first two parts are equal. It is asked for at every `steer`, so it is kept until PyTorch says that a
+    weight has changed (which it does not of changes through `.data`).
     """
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(_strided_values(weight.detach(), 64))
-    backend = "bridge" if isinstance(model, TransformerBridge) else "hooked"
-    return f"{backend} {weight.dtype} {digest.hexdigest()[:16]}"
+    weights = sorted(model.named_parameters(), key=lambda item: item[0])
+    state = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for _, one in weights)
+    kept = _sampled.get(model)
+    if kept is None or kept[0] != state:
+        digest = hashlib.sha256()
+        for name, weight in weights:
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(_strided_values(weight.detach(), 64))
+        backend = "bridge" if isinstance(model, TransformerBridge) else "hooked"
+        kept = state, f"{backend} {weights[0][1].dtype} {digest.hexdigest()[:16]}"
+        _sampled[model] = kept
+    return kept[1]
 
 
 def neuron_fingerprint(model: LensModel, site: UnitSite = "mlp") -> str:

@@ -101,11 +101,6 @@ def residual_name(layer: int) -> str:
     return f"blocks.{layer}.hook_resid_post"
 
 
-def pattern_name(layer: int) -> str:
-    """The attention pattern: [batch head query_pos key_pos]."""
-    return f"blocks.{layer}.attn.hook_pattern"
-
-
 def check_mlp_hooks(model: Any) -> None:
     """Raise unless this is a model of TransformerLens, not compiled, whose every layer has the hook point that we work at."""
     if isinstance(model, PreTrainedModel):

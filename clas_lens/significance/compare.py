@@ -16,7 +16,7 @@ import pandas as pd
 from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.significance.intervals import Interval, intervals_of
 from clas_lens.significance.pairs import PairedScores, facts_of_rows, pair_scores
-from clas_lens.significance.power import LEVEL, Judged, detectable_gain, judge
+from clas_lens.significance.power import Judged, detectable_gain, judge, verdict_of
 from clas_lens.significance.tests import (
     benjamini_hochberg,
     differences,
@@ -95,13 +95,11 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """On the mean gain over the languages without the anchor: each of the first three is wrong at most 5% of the time.
+        """On the mean gain over the languages without the anchor: each of the first three is wrong in about 5% of studies.
 
         "no difference" is one that is not larger than the margin. Of several interventions, each has its own 5%.
         """
-        if self.judged.p_difference < LEVEL:
-            return "helps" if self.targets.estimate > 0 else "harms"
-        return "no difference" if self.judged.p_within < LEVEL else "cannot tell"
+        return verdict_of(self.judged, self.targets.estimate)
 
     @property
     def said(self) -> str:

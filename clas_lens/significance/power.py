@@ -10,6 +10,7 @@ from scipy import optimize, stats
 from clas_lens.given import given_number, given_whole
 from clas_lens.significance.pairs import PairedScores
 from clas_lens.significance.tests import N_FLIPS, paired_t_p, sign_flip_p
+from clas_lens.vocabulary import Verdict
 
 POWER, LEVEL = 0.8, 0.05
 
@@ -69,6 +70,13 @@ def judge(
         p_within=_within_p(float(pairs.mean_gains[chosen].mean()), found, margin),
         detectable=found.detectable(),
     )
+
+
+def verdict_of(judged: Judged, gain: float) -> Verdict:
+    """What may be said of a mean gain that was judged so; `gain` is its estimate."""
+    if judged.p_difference < LEVEL:
+        return "helps" if gain > 0 else "harms"
+    return "no difference" if judged.p_within < LEVEL else "cannot tell"
 
 
 def detectable_gain(pairs: PairedScores, places: Sequence[int]) -> float:

@@ -211,8 +211,11 @@ def check_weights(model: LensModel, described: Mapping[str, Any]) -> None:
             f"this intervention was measured on {described.get('name')!r} with other weights than "
             f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Measure this model."
         )
-    sampled, here = described.get("parameters"), parameter_fingerprint(model)
-    if sampled is not None and sampled != here and sampled.split()[:2] == here.split()[:2]:
+    sampled = described.get("parameters")
+    if sampled is None:
+        return
+    here = parameter_fingerprint(model)
+    if sampled != here and sampled.split()[:2] == here.split()[:2]:
         warnings.warn(
             f"this intervention was measured on {described.get('name')!r}, whose neurons are those of "
             f"{model.cfg.model_name!r} but whose other weights differ (a fine-tune of attention, or other processing): its "

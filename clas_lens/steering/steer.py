@@ -66,10 +66,7 @@ class Steering:
 
     def hooks(self) -> list[tuple[str, HookFunction]]:
         """The hook functions to attach, by hook point."""
-        hooks: list[tuple[str, HookFunction]] = [
-            (self._names[site], self._hook(site, edit)) for site, edit in self._edits.items()
-        ]
-        return hooks
+        return [(self._names[site], self._hook(site, edit)) for site, edit in self._edits.items()]
 
     @property
     def watches_cache(self) -> bool:

@@ -47,6 +47,17 @@ def expected_strength(model, adaptive, ids):
     return float(((x - centroids["en"]) @ line / (line @ line)).clamp(0, 2))
 
 
+def test_at_attention_each_example_is_steered_there(model, small_corpus):
+    stats = cl.collect_statistics(model, small_corpus.take(range(3)), site="attn", **QUIET)
+    adaptive = cl.Adaptive(cl.Clas(cl.categorize(stats), layers=(2, 3), alpha=-3.0))
+    (ids,) = prompt_ids(model, PROMPTS[:1])
+    strength, tokens = expected_strength(model, adaptive, ids), torch.tensor([ids])
+    with cl.steer(model, replace(adaptive.clas, alpha=-3.0 * strength), "de"):
+        plain = logits(model, tokens)
+    with cl.steer(model, adaptive, "de"):
+        torch.testing.assert_close(logits(model, tokens), plain, atol=1e-4, rtol=1e-4)
+
+
 def test_each_example_at_its_own_strength(model, adaptive):
     ids = [prompt_ids(model, [text])[0] for text in PROMPTS]
     found = adaptive.strengths(model, PROMPTS, "de", batch_size=3)

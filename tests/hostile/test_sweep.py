@@ -18,8 +18,10 @@ def test_hostile_input(case, world):
     assert outcome == ("refused" if case.says else "right"), f"{outcome}: {said}"
 
 
-def test_nothing_is_silently_wrong_or_obscure():
-    if TALLY.total() < len(CASES):
+def test_nothing_is_silently_wrong_or_obscure(request):
+    asked = sum(item.originalname == "test_hostile_input" for item in request.session.items)
+    if asked < len(CASES):
         pytest.skip("not all inputs were tried in this run")
+    assert TALLY.total() == len(CASES), "pytest-xdist has spread this file over its workers"
     assert len(CASES) >= 200
     assert set(TALLY) == {"refused", "right"}, TALLY

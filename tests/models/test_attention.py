@@ -7,7 +7,7 @@ from tiny import FAMILIES, tiny_hf_model, tiny_tokenizer
 import clas_lens as cl
 from clas_lens.corpus.tokens import pad
 from clas_lens.models.attention import can_be_lean, lean_attention
-from clas_lens.models.sites import hooked, pattern_name, post_name, run_layers
+from clas_lens.models.sites import hooked, post_name, run_layers
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 IDS = [tuple(range(3, 40)), (5, 6, 7), tuple(range(50, 70))]
@@ -39,7 +39,7 @@ def test_neurons_are_the_same_without_a_pattern(family):
 def test_a_pattern_that_is_read_is_computed(lens_models, tokens):
     model, seen = lens_models["llama", "bridge"], []
     assert can_be_lean(model)
-    with hooked(model, [(pattern_name(1), lambda pattern, hook: seen.append(pattern.shape))]):
+    with hooked(model, [("blocks.1.attn.hook_pattern", lambda pattern, hook: seen.append(pattern.shape))]):
         assert not can_be_lean(model)
         run_layers(model, tokens, torch.ones_like(tokens))
     assert seen == [(2, 4, 12, 12)]

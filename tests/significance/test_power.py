@@ -8,7 +8,7 @@ from scipy import stats
 import clas_lens as cl
 from clas_lens.significance.comparisons import load_comparisons, save_comparisons
 from clas_lens.significance.pairs import PairedScores
-from clas_lens.significance.power import Judged, judge, planned_gain
+from clas_lens.significance.power import judge, planned_gain, verdict_of
 
 QUICK = {"n_flips": 500}
 
@@ -35,18 +35,12 @@ def drawn(rng, n_groups, changed, gain, *, languages=3, together=0.5):
     return pairs_of(gains.reshape(languages, -1), np.repeat(np.arange(n_groups), 3))
 
 
-def verdict(found: Judged, gain: float) -> str:
-    if found.p_difference < 0.05:
-        return "helps" if gain > 0 else "harms"
-    return "no difference" if found.p_within < 0.05 else "cannot tell"
-
-
 def rates(seed, runs, *, margin=1.0, **study):
     rng, counts = np.random.default_rng(seed), dict.fromkeys(("helps", "harms", "no difference", "cannot tell"), 0)
     for _ in range(runs):
         pairs = drawn(rng, **study)
         places = range(len(pairs.languages))
-        counts[verdict(judge(pairs, places, margin=margin, **QUICK), pairs.mean_gains.mean())] += 1
+        counts[verdict_of(judge(pairs, places, margin=margin, **QUICK), pairs.mean_gains.mean())] += 1
     return {name: count / runs for name, count in counts.items()}
 
 

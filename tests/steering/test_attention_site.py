@@ -334,7 +334,7 @@ def test_one_site_is_not_taken_for_the_other(llama, corpus, stats, small_stats, 
     with pytest.raises(ValueError, match="MLP neurons have no heads"):
         small_cats.by_head()
     with pytest.raises(ValueError, match="unknown site 'z'"):
-        cl.Clas(replace(cats, model={"site": "z"}), layers=LAYERS).site  # noqa: B018
+        _ = cl.Clas(replace(cats, model={"site": "z"}), layers=LAYERS).site
     with (
         pytest.raises(cl.SteeringError, match="5 layers x 48 neurons"),
         cl.steer(llama, cl.Clas(replace(small_cats, model=stats.model), layers=LAYERS), "de"),
