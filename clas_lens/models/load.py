@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from clas_lens.models.backends import HookedTransformer, LensModel, check_backend
 from clas_lens.models.checkpoints import find_checkpoint
@@ -210,13 +211,16 @@ def _to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
     hf_model.config.architectures = [type(hf_model).__name__]  # absent after a GGUF load or from a bare config class
     tokenizer.padding_side = "left"
     try:
-        bridge = TransformerBridge.boot_transformers(
-            name,
-            hf_model=hf_model,
-            tokenizer=tokenizer,
-            device=None if is_spread(hf_model) else str(next(hf_model.parameters()).device),
-            dtype=hf_model.dtype,
-        )
+        # Of image-text models TransformerLens wants the processor, too; where it finds none it runs `pip install torchvision`,
+        # which may replace the torch that is running. Text needs none.
+        with patch.object(AutoProcessor, "from_pretrained", return_value=None):
+            bridge = TransformerBridge.boot_transformers(
+                name,
+                hf_model=hf_model,
+                tokenizer=tokenizer,
+                device=None if is_spread(hf_model) else str(next(hf_model.parameters()).device),
+                dtype=hf_model.dtype,
+            )
     except Exception as error:  # whatever an architecture's adapter stumbles over
         raise ModelLoadError(
             f"TransformerLens cannot bridge this {type(hf_model).__name__}: {shorten(str(error), 160, placeholder=' ...')}"

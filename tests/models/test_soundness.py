@@ -150,7 +150,7 @@ def test_an_image_token_without_a_row_is_no_fault(folder):
     cl.load_model(folder)
 
 
-def test_image_text_models_name_the_bridge(tmp_path):
+def test_image_text_models_name_the_bridge(tmp_path, monkeypatch):
     from transformers import Gemma3Config
 
     text = tiny_hf_model("gemma3").config.to_dict()
@@ -171,7 +171,10 @@ def test_image_text_models_name_the_bridge(tmp_path):
     if "hooked" in BACKENDS:
         with pytest.raises(cl.ModelLoadError, match=r"backend='bridge' loads this Gemma3ForConditionalGeneration"):
             cl.load_model(tmp_path / "seeing", backend="hooked")
+    started = []
+    monkeypatch.setattr("subprocess.check_call", lambda command, **options: started.append(command))
     model = cl.load_model(tmp_path / "seeing", backend="bridge")
+    assert started == [], "nothing is installed"
     tokens = torch.arange(3, 20)[None]
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), hf_model(input_ids=tokens).logits, atol=3e-5, rtol=1e-4)
