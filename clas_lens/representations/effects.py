@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 from clas_lens.artifacts import content_key, keep, remembered_table
 from clas_lens.categories.browser import check_neuron
 from clas_lens.cluster.work import Runner, Tell, runner_of
-from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model, given_sizes
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -27,11 +27,12 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given, given_path, given_whole
+from clas_lens.given import given, given_path
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, Site, check_layers, hooked, last_logits
 from clas_lens.models.units import flat
-from clas_lens.representations.sentences import Representations, check_steers_texts, unread_representations
+from clas_lens.representations.collect import check_steers_texts, unread_representations
+from clas_lens.representations.sentences import Representations
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
@@ -80,10 +81,7 @@ def measure_effects(
         if folder is not None:
             given_path(name, folder)
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
     given(clas, Clas, "measure_effects needs a Clas", "Clas(categories, layers=...)")
     if clas.anchor not in corpus.languages:
         raise ValueError(
@@ -195,10 +193,7 @@ def neuron_activations(
         Tidy: language, example (id), when ("before", and "after" if there is an intervention), value.
     """
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
     check_neuron(model, layer, neuron, site)
     if intervention is not None:
         check_steers_texts(intervention)

@@ -18,7 +18,8 @@ from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.collect import collect_statistics
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
