@@ -1,7 +1,7 @@
 """What an intervention changes inside the model: the next-token distribution, and the likeness to the anchor language."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -229,10 +229,12 @@ def _text_means(
         with hooked(model, [(site.hook_name(model), on_units)]):
             yield (means,)
 
-    found = {}
-    for when in ("before",) if intervention is None else ("before", "after"):
-        steered = steer(model, intervention, item.language) if intervention and when == "after" else nullcontext()
-        with steered:
-            (means,) = in_corpus_order(item, read_batches(model, item, in_one_pass(model, averaging), tell))
-        found[when] = means.tolist()
-    return found
+    def read(batch: TokenBatch) -> tuple[Tensor, ...]:
+        before = in_one_pass(model, averaging)(batch)
+        if intervention is None:
+            return before
+        with steer(model, intervention, item.language):
+            return (*before, *in_one_pass(model, averaging)(batch))
+
+    values = in_corpus_order(item, read_batches(model, item, read, tell))
+    return {when: means.tolist() for when, means in zip(("before", "after"), values, strict=False)}
