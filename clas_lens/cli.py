@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clas_lens import __version__
+from clas_lens.completion import INSTALL, SHELLS, completion_script
 from clas_lens.study.config import (
     CategorizeConfig,
     ClusterConfig,
@@ -149,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and do nothing")
     study.add_argument("--rate", type=float, default=None, help="tokens a second of one worker, for the plan's hours")
     _add_cluster_options(study)
+    completion = add("completion", _completion, "print a script with which your shell completes commands and options")
+    completion.add_argument("shell", choices=SHELLS, help="the shell that you type in")
+    completion.epilog, completion.formatter_class = INSTALL, argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -366,6 +370,10 @@ def _study(arguments: argparse.Namespace) -> None:
 
     say("writing the report")
     say(f"done. Look at\n  {analysis.report.build_report(out)}\nEverything is in {out}")
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    print(completion_script(_parser(), arguments.shell))
 
 
 def _print_scores(task: str, rows: Any) -> None:
