@@ -1,4 +1,4 @@
-"""The notebooks' folded solutions in one file for teachers: `python docs/site/solutions.py` writes docs/teachers/solutions.md."""
+"""The folded solutions in one file for teachers: `python docs/site/solutions.py` writes docs/teachers/solutions.md."""
 
 import re
 
@@ -7,7 +7,7 @@ from lessons import LESSONS, ROOT, cells_of, heading, title_of
 TARGET = ROOT / "docs/teachers/solutions.md"
 OPENING = """# Solutions
 
-The folded solutions of the notebooks, each below its task, for those who teach with them. Made by `python docs/site/solutions.py`;
+The folded solutions of the notebooks, for those who teach with them. Made by `python docs/site/solutions.py`;
 change a notebook, not this file.
 """
 
