@@ -1,5 +1,6 @@
 __version__: str
 
+from clas_lens import analysis as analysis
 from clas_lens import baselines as baselines
 from clas_lens import categories as categories
 from clas_lens import causal as causal

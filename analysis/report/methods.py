@@ -5,8 +5,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.report.run import RunData
-from analysis.style.numbers import percent
 from clas_lens.models.units import site_of, units_in_words
 from clas_lens.study.config import (
     CategorizeConfig,
@@ -17,6 +15,9 @@ from clas_lens.study.config import (
     StageConfig,
 )
 from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, UnitSite
+
+from ..style.numbers import percent
+from .run import RunData
 
 POOLING = {
     "sample": "the mean of h over a text's tokens (no padding, no BOS), then over texts",
