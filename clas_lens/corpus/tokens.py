@@ -27,6 +27,10 @@ TEXTS_AT_ONCE = 256  # what a tokenizer returns beside the ids, offsets and stri
 CHARS_A_TOKEN = 64
 
 
+# How many tokens fewer a text can have where it meets another.
+TOKENS_THAT_JOIN = 2
+
+
 @dataclass(frozen=True)
 class TokenizedTexts:
     """Token ids of some texts.
@@ -123,6 +127,19 @@ def _contents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_toke
         if chars is not None and max_tokens is not None and len(text) > chars and len(found[place]) <= max_tokens:
             (found[place],) = _contents(tokenizer, [text], 2 * max_tokens)
     return found
+
+
+def starts_longer_than(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> bool:
+    """Whether a text's beginning alone has more than `max_tokens` tokens: asked of texts so long that reading them whole, to
+    say how many they have, would take long. False of all others.
+    """
+    chars = max_tokens * CHARS_A_TOKEN
+    while len(text) > chars:
+        ids = tokenizer(text[:chars], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if len(ids) > max_tokens + TOKENS_THAT_JOIN:
+            return True
+        chars *= 2
+    return False
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, *, max_tokens: int | None = None) -> list[list[int]]:

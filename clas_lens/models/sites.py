@@ -24,6 +24,7 @@ from clas_lens.models.hooking import HookFunction as HookFunction
 from clas_lens.models.hooking import hooked as hooked
 from clas_lens.models.hooking import refuse_compiled
 from clas_lens.models.loading import ModelLoadError
+from clas_lens.models.numbers import check_logits
 from clas_lens.vocabulary import SiteKind
 
 
@@ -153,12 +154,19 @@ def last_logits(
 def end_logits(
     model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"], n: int
 ) -> Float[Tensor, "batch n d_vocab"]:
-    """Logits at the last `n` columns of a left-padded batch; none are computed for the others."""
+    """Logits at the last `n` columns of a left-padded batch; none are computed for the others.
+
+    Raises:
+        NonFiniteLogitsError: one is NaN or infinite.
+    """
     with torch.inference_mode():
         if isinstance(model, HookedTransformer):
             residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-            return _unembed(model, residual[:, -n:])
-        return model(tokens, attention_mask=mask, logits_to_keep=n)
+            logits = _unembed(model, residual[:, -n:])
+        else:
+            logits = model(tokens, attention_mask=mask, logits_to_keep=n)
+    check_logits(logits)
+    return logits
 
 
 def unembed_last(
@@ -184,7 +192,7 @@ def _unembed(
 
 def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
     """W_down: row n is what neuron n writes to the residual stream, per unit of activation."""
-    block: Any = model.blocks[layer]
+    block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
     return block.mlp.W_out.detach()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from clas_lens.corpus.tokens import CHARS_A_TOKEN, bos_prefix
+from clas_lens.corpus.tokens import CHARS_A_TOKEN, TOKENS_THAT_JOIN, bos_prefix, starts_longer_than
 from clas_lens.models.presets import PRESETS
 from clas_lens.tasks.chat import chat_ids
 from clas_lens.tasks.wording import Wording, load_wording
@@ -25,10 +25,6 @@ XQUAD_PROMPT_VERSION = "xquad-v1"
 # The label digit starts a line. "Answer:" alone would put the mass on a space (Llama 3.1 and Qwen 2.5 have no token " 0");
 # after a newline the next token is the bare digit, as it is after the assistant header of a chat, which ends in one too.
 LABEL_BREAK = "\n"
-
-
-# How many tokens fewer a context can have where it meets the rest of a prompt.
-TOKENS_THAT_JOIN = 2
 
 
 def _asked_in(language: str, instruction: Instruction) -> Wording:
@@ -141,6 +137,11 @@ def encode_prompt(
 
     if max_tokens is None:
         return EncodedPrompt(ids_with(parts.context), truncated=False, kept_chars=len(parts.context))
+    for part in (parts.before, parts.after):
+        if starts_longer_than(tokenizer, part, max_tokens):
+            raise ValueError(
+                f"the prompt has more than {max_tokens} tokens without its context, which alone may be cut: raise max_tokens"
+            )
     context, ends = _beginning(tokenizer, parts.context, max_tokens)
     whole = ids_with(context)
     if len(whole) <= max_tokens and context == parts.context:
