@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.checks import listed_values, text_fault
-from clas_lens.given import given_whole
+from clas_lens.given import given_whole, named
 from clas_lens.vocabulary import PaddingSide
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
@@ -80,7 +81,13 @@ def require_tokenizer(model: object) -> PreTrainedTokenizerBase:
 
 
 def bos_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text by itself: [BOS] (Llama, Gemma), nothing (Qwen), or others (GLM's two)."""
+    """What the tokenizer puts before a text by itself: [BOS] (Llama, Gemma), nothing (Qwen), or others (GLM's two).
+
+    Raises:
+        ValueError: no tokenizer.
+    """
+    if isinstance(tokenizer, Module) or not callable(tokenizer):
+        raise ValueError(f"a tokenizer is needed, got {named(tokenizer)}: model.tokenizer, or AutoTokenizer loads one")
     whole, plain = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (True, False))
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:

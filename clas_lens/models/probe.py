@@ -65,6 +65,12 @@ def take_reference(hf_model: PreTrainedModel) -> Reference:
             finally:
                 for handle in handles:
                     handle.remove()
+            silent = next((layer for layer in range(len(projections)) if layer not in seen), None)
+            if silent is not None:
+                raise ModelLoadError(
+                    f"layer {silent} of this {type(hf_model).__name__} does not run its own down projection: its forward was "
+                    "replaced, by a patch or an optimiser. Load the model anew and give it as it is."
+                )
             logits.append(output.logits[0].float().cpu())
             neurons.append(tuple(seen[layer].flatten(0, -2).float().cpu() for layer in range(len(projections))))
     broken = next((row for row in logits if not row.isfinite().all()), None)
@@ -96,6 +102,12 @@ def probe_tokens(hf_model: PreTrainedModel) -> tuple[Tensor, ...]:
     ids = [i % size for i in range(min(5, size // 4), size, step) if i not in special][:count]
     ids = (ids * count)[:count]
     first = LENGTHS[0] + 1
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(context, int) and context < first:
+        raise ModelLoadError(
+            f"the model's configuration says max_position_embeddings = {context}; the check against Transformers reads {first} "
+            "tokens, and so would any text"
+        )
     return torch.tensor(ids[:first]), torch.tensor(ids[first:])
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 from transformers import PreTrainedModel
 
+from clas_lens.given import given
 from clas_lens.models.attention import lean_attention
 from clas_lens.models.backends import HookedTransformer, LensModel
 from clas_lens.models.hooking import HookFunction as HookFunction
@@ -283,6 +284,7 @@ def direct_logits(
     The logit lens of a direction: the final norm's gain and W_U, without their biases. Weights with the gain folded into
     W_U and weights without agree. In float32, a block of the vocabulary at a time.
     """
+    given(directions, Tensor, "direct_logits needs a tensor [direction d_model]", "a row of down_projection, say")
     norm: Any = getattr(model, "ln_final", None)
     gain = getattr(norm, "w", None)
     scaled = directions.float()
@@ -296,13 +298,13 @@ def direct_logits(
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
     """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
     listed = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping)
-    given = list(layers) if listed else layers
+    asked = list(layers) if listed else layers
     try:
-        chosen = tuple(sorted(_whole(layer) for layer in given)) if listed else ()
+        chosen = tuple(sorted(_whole(layer) for layer in asked)) if listed else ()
     except TypeError:
         chosen = ()
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < n_layers or len(set(chosen)) != len(chosen):
-        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {given!r}")
+        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {asked!r}")
     return chosen
 
 

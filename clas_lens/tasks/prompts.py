@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.tokens import CHARS_A_TOKEN, TOKENS_THAT_JOIN, bos_prefix, starts_longer_than
+from clas_lens.given import given
 from clas_lens.models.presets import PRESETS
 from clas_lens.tasks.chat import chat_ids
 from clas_lens.tasks.wording import Wording, load_wording
@@ -40,7 +41,7 @@ def _asked_in(language: str, instruction: Instruction) -> Wording:
 
 def _filled(line: str, slot: str, value: str) -> str:
     before, after = line.split("{" + slot + "}")
-    return before + value + after
+    return before + given(value, str, f"a {slot} is a text", "a data set's row has one") + after
 
 
 # --- prompts as text ---
@@ -131,6 +132,7 @@ def encode_prompt(
             that fails, leaves the message out or starts to think.
     """
     parts = PromptParts("", "", prompt) if isinstance(prompt, str) else prompt
+    given(parts, PromptParts, "encode_prompt needs a text or PromptParts", "xnli_prompt and xquad_prompt make them")
 
     def ids_with(context: str) -> tuple[int, ...]:
         return _token_ids(tokenizer, parts.before + context + parts.after, style, chat_template_kwargs)
@@ -209,8 +211,9 @@ def _token_ids(
 ) -> tuple[int, ...]:
     match style:
         case "plain":
+            prefix = bos_prefix(tokenizer)
             content: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-            ids = [*bos_prefix(tokenizer), *content["input_ids"]]
+            ids = [*prefix, *content["input_ids"]]
         case "chat":
             ids = chat_ids(tokenizer, text, chat_template_kwargs)
         case _:
