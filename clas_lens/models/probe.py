@@ -144,8 +144,14 @@ def _in_attention(name: str) -> bool:
     return "attn" in name or "attention" in name
 
 
-def check_parity(model: LensModel, reference: Reference) -> None:
+def check_parity(model: LensModel, reference: Reference, *, allowed: float | None = None) -> float:
     """Raise unless the lens gives the reference's logits and neurons, left-padded as a batch and from its cache.
+
+    Args:
+        allowed: default `TOLERANCE` of the model's dtype.
+
+    Returns:
+        The largest distance, in times the length of the vector that it is from.
 
     Raises:
         ModelLoadError: with the place, the distance and what is allowed.
@@ -163,7 +169,7 @@ def check_parity(model: LensModel, reference: Reference) -> None:
         with hooked(model, [(post_name(layer), keep(layer)) for layer in range(model.cfg.n_layers)]):
             first = decoder.step(tokens[:, :-1], mask[:, :-1])
             second = decoder.step(tokens[:, -1:], mask[:, -1:])
-    compare = _Comparison(model)
+    compare = _Comparison(model, allowed)
     for layer, steps in enumerate(seen):
         where = f"MLP neurons (hook_post) of layer {layer}"
         if len(steps) != 2:
@@ -192,22 +198,28 @@ def check_parity(model: LensModel, reference: Reference) -> None:
             width  # the bridge takes four times d_model for OPT and XGLM, whatever their configuration says
         )
     mark_checked(model)
+    return compare.largest
 
 
 class _Comparison:
-    def __init__(self, model: LensModel) -> None:
+    """Holds tensors against the reference's; `largest` is the largest distance so far."""
+
+    def __init__(self, model: LensModel, allowed: float | None) -> None:
         self._name = model.cfg.model_name
         self._kind = type(model).__name__
         self._dtype = next(iter(model.parameters())).dtype
+        self._allowed = TOLERANCE[self._dtype] if allowed is None else allowed
+        self.largest = 0.0
 
     def __call__(self, got: Tensor, expected: list[Tensor], where: str) -> None:
         """`got` is left-padded: [row pos width]; `expected` has the real positions of each row."""
-        allowed = TOLERANCE[self._dtype]
+        allowed = self._allowed
         for row, right in enumerate(expected):
             ours = got.reshape(len(expected), -1, got.shape[-1])[row, -len(right) :]
             if ours.shape != right.shape:
                 raise self._error(f"{where} are {ours.shape[-1]} wide, in Transformers {right.shape[-1]}")
             distance = (ours - right).norm(dim=-1) / right.norm(dim=-1).clamp(min=1e-6)
+            self.largest = max(self.largest, float(distance.max()))
             if not bool((distance <= allowed).all()):  # NaN is no agreement
                 place = int((~(distance <= allowed)).nonzero()[0])
                 largest = float((ours - right).abs().max())

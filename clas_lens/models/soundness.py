@@ -121,10 +121,11 @@ def _tensor_name(key: Any) -> str:
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int, source: object) -> None:
     """Refuse a tokenizer that gives ids for which the embedding has no row."""
+    added = tokenizer.added_tokens_decoder  # made anew at each call
     beyond = sorted(
         (index, token)
         for token, index in tokenizer.get_vocab().items()
-        if index >= rows and not _is_unused(tokenizer, token, index)
+        if index >= rows and not _is_unused(tokenizer, token, added.get(index))
     )
     if beyond:
         index, token = beyond[0]
@@ -134,10 +135,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int, source: objec
         )
 
 
-def _is_unused(tokenizer: PreTrainedTokenizerBase, token: str, index: int) -> bool:
+def _is_unused(tokenizer: PreTrainedTokenizerBase, token: str, added: Any) -> bool:
     """Whether no text is ever made into this token: one for images, or one that the tokenizer's class, or the conversion from
     GGUF, has brought along and that neither stands at an end nor in the chat template."""
-    added: Any = tokenizer.added_tokens_decoder.get(index)
     is_special = token == tokenizer.unk_token or (added is not None and added.special)
     asked_for = token in (tokenizer.bos_token, tokenizer.eos_token) or token in str(tokenizer.chat_template or "")
     return bool(PLACEHOLDER.search(token)) or (is_special and not asked_for)
