@@ -49,7 +49,7 @@ def take_reference(hf_model: PreTrainedModel) -> Reference:
     """Two short forward passes of the model as it is; it stays as it was (hooks, caches, gradients, training mode).
 
     Raises:
-        ModelLoadError: its MLPs' down projections are not found.
+        ModelLoadError: its MLPs' down projections are not found, it fails by itself, or its logits are no numbers.
     """
     projections = down_projections(hf_model)
     embedding: Any = hf_model.get_input_embeddings()
@@ -62,6 +62,11 @@ def take_reference(hf_model: PreTrainedModel) -> Reference:
             handles = [module.register_forward_pre_hook(_keep(seen, layer)) for layer, module in enumerate(projections)]
             try:
                 output = hf_model(input_ids=row[None], attention_mask=torch.ones_like(row[None]), use_cache=False)
+            except Exception as error:  # whatever a model's own code stumbles over
+                raise ModelLoadError(
+                    f"this {type(hf_model).__name__} itself fails on {len(row)} tokens in {hf_model.dtype}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             finally:
                 for handle in handles:
                     handle.remove()
