@@ -76,8 +76,9 @@ def test_ratios_are_times_the_reference():
 
 def test_growth_is_drawn(tmp_path):
     rows = [
-        {"what": axis, "value": value, "seconds": value / 100, "above_mb": 90}
+        {"what": axis, "backend": backend, "value": value, "seconds": value / 100, "above_mb": 90}
         for axis, values in growth.STEPS.items()
+        for backend in growth.BACKENDS.get(axis, ("hooked",))
         for value in values
     ]
     growth.draw(rows, tmp_path)

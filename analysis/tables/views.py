@@ -38,8 +38,9 @@ DECISIONS = [("score (%)", "accuracy", "accuracy"), ("score (%)", "macro F1", "m
 
 
 DETAILS = [
-    *(("next token (%)", "label mass", "label_mass"), ("answer", "tokens", "answer_tokens")),
+    *(("next token (%)", "label mass", "label_mass"), ("next token (%)", "near ties", "near_tie")),
     *(
+        ("answer", "tokens", "answer_tokens"),
         ("answer", "stopped (%)", "stopped"),
         ("prompt (%)", "cut", "truncated"),
         ("prompt (%)", "gold lost", "gold_lost"),
@@ -50,7 +51,8 @@ DETAILS = [
 DECISION_NOTES = [
     "Predicted: how often each label is the answer. Where a gain in accuracy comes with a shift of these shares, suspect a "
     "change of bias; macro F1 weighs the labels alike.",
-    "Label mass: mean probability of the label tokens together. Cut: prompts shortened to the token limit.",
+    "Label mass: mean probability of the label tokens together. Near ties: the two best labels are within one rounding step of "
+    "the model's dtype, so rounding may have chosen. Cut: prompts shortened to the token limit.",
 ]
 
 

@@ -20,7 +20,8 @@ from clas_lens.evaluation.store import RowStore
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.provenance import each_once
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.collect import collect_statistics
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
@@ -217,7 +218,7 @@ class Run:
             site=site,
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
-            out=self.folder.representations / f"{pool}-{site}-{'-'.join(map(str, layers))}",
+            out=self.folder.representations / f"{pool}-{site}-{_named(layers)}",
             progress=self.progress,
             cluster=self.cluster,
         )
@@ -330,3 +331,10 @@ class Run:
             "progress": self.progress,
             "cluster": self.cluster,
         }
+
+
+def _named(layers: Sequence[int]) -> str:
+    """Layers in a folder's name; a row of them by its ends, because names have 255 characters at most."""
+    first, last = layers[0], layers[-1]
+    in_a_row = len(layers) > 2 and tuple(layers) == tuple(range(first, last + 1))
+    return f"{first}-to-{last}" if in_a_row else "-".join(map(str, layers))
