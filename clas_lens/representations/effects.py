@@ -191,6 +191,8 @@ def kl_divergence(
     before: Float[Tensor, "batch d_vocab"], after: Float[Tensor, "batch d_vocab"]
 ) -> Float[Tensor, "batch"]:
     """KL(softmax(before) || softmax(after)) in nats, in float64."""
+    for one in (before, after):
+        given(one, Tensor, "kl_divergence needs two tensors [batch d_vocab]", "a model's logits")
     log_p, log_q = before.double().log_softmax(-1), after.double().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
 
