@@ -13,8 +13,6 @@ from analysis.figures.curves import beta_gamma_curve as beta_gamma_curve
 from analysis.figures.gains import forest as forest
 from analysis.figures.gains import gain_heatmap as gain_heatmap
 from analysis.figures.heads import head_distribution as head_distribution
-from analysis.figures.latent import latent_language as latent_language
-from analysis.figures.latent import top_token_map as top_token_map
 from analysis.figures.layers import layer_distribution as layer_distribution
 from analysis.figures.maps import tsne_map as tsne_map
 from analysis.figures.neurons import neuron_browser as neuron_browser
