@@ -19,6 +19,7 @@ from analysis.figures.neurons import neuron_browser as neuron_browser
 from analysis.figures.neurons import neuron_distribution as neuron_distribution
 from analysis.figures.sharing import category_flow as category_flow
 from analysis.figures.sharing import overlap_matrix as overlap_matrix
+from analysis.figures.windows import window_scores as window_scores
 from analysis.style.export import save_figure as save_figure
 from analysis.style.languages import language_style as language_style
 from analysis.style.look import themed as themed

@@ -15,3 +15,4 @@ from analysis.figures.neurons import neuron_distribution as neuron_distribution
 from analysis.figures.paper import paper_gains as paper_gains
 from analysis.figures.sharing import category_flow as category_flow
 from analysis.figures.sharing import overlap_matrix as overlap_matrix
+from analysis.figures.windows import window_scores as window_scores

@@ -57,7 +57,7 @@ def test_edits_together_are_those_one_by_one(each_model, columns):
 
 def test_what_lies_before_the_edits_is_read_once(llama):
     batch, seen = padded(llama, [question(LONG), question(SHORT)]), []
-    handle = llama.blocks[4].register_forward_hook(lambda block, inputs, output: seen.append(output.shape[:2]))
+    handle = llama.blocks[4].mlp.register_forward_hook(lambda mlp, inputs, output: seen.append(output.shape[:2]))
     try:
         list(CleanPass(llama, batch, 1, columns=2).edited(EDITS))
     finally:
