@@ -33,7 +33,8 @@ def window_scores(table: pd.DataFrame, *, title: str | None = None, dark: bool =
     apply_look(
         figure,
         title=title or "What the choice of layers is worth",
-        subtitle=f"tuning examples, mean over languages but the anchor, each window at the best of {tried} \N{GREEK SMALL LETTER ALPHA}; "
+        subtitle="tuning examples, mean over languages but the anchor, each window at the best of "
+        f"{tried} \N{GREEK SMALL LETTER ALPHA}; "
         f"{bests['layers'].nunique()} windows; the best of so many is high by luck, too",
         dark=dark,
         width=COLUMN if len(tasks) == 1 else PAGE,
@@ -59,7 +60,8 @@ def _add_task(figure: go.Figure, bests: pd.DataFrame, column: int) -> None:
             legendgroup=name,
             mode="markers",
             marker={"symbol": symbol, "size": size, "color": colour},
-            hovertemplate="layers %{customdata[1]}: %{y:.1f}% at \N{GREEK SMALL LETTER ALPHA} = %{customdata[0]:g}<extra></extra>",
+            hovertemplate="layers %{customdata[1]}: %{y:.1f}% at \N{GREEK SMALL LETTER ALPHA} = %{customdata[0]:g}"
+            "<extra></extra>",
             row=1,
             col=column,
         )

@@ -33,9 +33,9 @@ RELATION_CAPTIONS = {
 
 
 WINDOW_CAPTION = (
-    "CLAS at every window of layers as wide as the bridge, each at the alpha of its best tuning score. The report's scores are of "
-    "the bridge alone. A window may be chosen by such tuning scores before anything is reported, never by scores on the examples "
-    "that are reported on; and the best of many windows is high by luck, too."
+    "CLAS at every window of layers as wide as the bridge, each at the alpha of its best tuning score. The report's scores are "
+    "of the bridge alone. A window may be chosen by such tuning scores before anything is reported, never by scores on the "
+    "examples that are reported on; and the best of many windows is high by luck, too."
 )
 
 

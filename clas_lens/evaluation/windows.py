@@ -41,7 +41,7 @@ def search_windows(
 
 
 def bridge_windows(layers: Sequence[int], n_layers: int) -> list[Window]:
-    """Every run of as many consecutive layers as there are in `layers`, but for the last two; and `layers`, if not among them."""
+    """Every run of as many consecutive layers as `layers` has, but for the last two; and `layers`, if not among them."""
     width = len(layers)
     runs = [tuple(range(first, first + width)) for first in range(n_layers - 2 - width + 1)]
     return runs if tuple(layers) in runs else [*runs, tuple(layers)]
