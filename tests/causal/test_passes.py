@@ -103,3 +103,12 @@ def test_measures_are_those_worked_out_at_length():
     assert found["score"][2] == float(edited[2, -1, 5] >= edited[2, -1, 6])
     same = CleanAnswers(clean, asked).measured(clean)
     assert same["kl"] == [0, 0, 0]
+
+
+def test_a_wide_vocabulary_costs_no_digits():
+    generator = torch.Generator().manual_seed(0)
+    clean = 3 * torch.randn(1, 1, 262_144, generator=generator)
+    edited = clean + 2 * torch.randn(clean.shape, generator=generator)
+    found = CleanAnswers(clean, [question(SHORT)]).measured(edited)["kl"][0]
+    before, after = (of[0, 0].double().log_softmax(-1) for of in (clean, edited))
+    assert found == pytest.approx(float((before.exp() * (before - after)).sum()), abs=1e-4)
