@@ -5,3 +5,4 @@ from analysis.report.methods import methods_paragraphs as methods_paragraphs
 from analysis.report.pieces import Drawn as Drawn
 from analysis.report.pieces import Missing as Missing
 from analysis.report.run import RunData as RunData
+from analysis.report.tables import run_tables as run_tables
