@@ -104,7 +104,10 @@ def cause_heatmap(
 def _subtitle(rows: pd.DataFrame, value: CauseValue) -> str:
     low, high = int(rows["n"].min()), int(rows["n"].max())
     examples = f"{low}" if low == high else f"{low} to {high}"
-    notes = [VALUES[value], f"{examples} examples a language"]
+    below = {"log_prob": "below 0: less probable", "kl": "0: as unedited", "score": "below 0: fewer"}[
+        rows["measure"].iloc[0]
+    ]
+    notes = [f"{VALUES[value]} ({below})", f"{examples} examples a language"]
     if value == "change" and rows["beyond"].notna().any():
         notes += [
             "filled dots: the interval leaves 0 out, and so does that of the change beyond random units; rings: the first alone"
@@ -166,6 +169,8 @@ def _sure(rows: pd.DataFrame, value: CauseValue) -> tuple[pd.DataFrame, pd.DataF
     return rows[from_zero & (from_null | ~compared)], rows[from_zero & compared & ~from_null]
 
 
+RECOVERED_IN = {"log_prob": "the answer's log-probability", "kl": "the divergence (KL) from the source's run"}
+
 RECOVERED = ("source", "target", "layer", "component", "position", "measure", "recovery", "gap")
 
 
@@ -199,7 +204,7 @@ def recovery_heatmap(
     apply_look(
         figure,
         title=title or "How far activations of the source bring its answer back in the target",
-        subtitle=f"100%: as the source; 0%: as the target; in {TITLES[measure]}{_control(list(panels.values()))}",
+        subtitle=f"100%: as the source; 0%: as the target; by {RECOVERED_IN[measure]}{_control(list(panels.values()))}",
         dark=dark,
         width=row_width(len(panels)),
         height=170 + 22 * max(tallest, 3),
