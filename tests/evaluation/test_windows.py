@@ -14,7 +14,7 @@ def test_windows_are_as_wide_as_the_bridge_and_leave_out_the_last_two():
     assert bridge_windows((4,), 7) == [(0,), (1,), (2,), (3,), (4,)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def searched(llama, small_cats):
     task = cl.tasks.XNLI("bundled", ("en", "de"), split="validation", limit=3)
     clas = cl.Clas(small_cats, layers=(2,), alpha=1.0)
@@ -75,9 +75,3 @@ def test_the_figure_marks_the_bridge():
     assert list(unsteered.y) == [30, 30]
     with pytest.raises(ValueError, match="window_scores needs a DataFrame"):
         analysis.window_scores(frame().drop(columns="own"))
-
-
-def test_what_has_no_layers_to_move_is_refused(llama):
-    task = cl.tasks.XNLI("bundled", ("en", "de"), split="validation", limit=2)
-    with pytest.raises(ValueError, match="intervention"):
-        search_windows(llama, task, object(), [1])
