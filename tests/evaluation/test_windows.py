@@ -18,7 +18,7 @@ def test_windows_are_as_wide_as_the_bridge_and_leave_out_the_last_two():
 def searched(llama, small_cats):
     task = cl.tasks.XNLI("bundled", ("en", "de"), split="validation", limit=3)
     clas = cl.Clas(small_cats, layers=(2,), alpha=1.0)
-    return task, search_windows(llama, task, clas, [-2, 0, 2], progress=False, allow_overlap=True)
+    return task, search_windows(llama, task, clas, [-2.0, 0.0, 2.0], progress=False, allow_overlap=True)
 
 
 def test_each_window_scores_as_a_search_of_its_own(llama, searched, small_cats):
@@ -27,7 +27,7 @@ def test_each_window_scores_as_a_search_of_its_own(llama, searched, small_cats):
     assert table.groupby("layers")["own"].first().to_dict() == {"0": False, "1": False, "2": True}
     for layer in (0, 2):
         alone = cl.Clas(small_cats, layers=(layer,), alpha=1.0)
-        found = cl.search_alpha(llama, task, alone, [-2, 0, 2], progress=False, allow_overlap=True).table
+        found = cl.search_alpha(llama, task, alone, [-2.0, 0.0, 2.0], progress=False, allow_overlap=True).table
         here = table[table["first"] == layer].reset_index(drop=True)
         pd.testing.assert_frame_equal(here[list(found.columns)], found)
     unsteered = table[table["alpha"] == 0].groupby("language")["score"].nunique()
