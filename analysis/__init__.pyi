@@ -19,6 +19,7 @@ from .figures.neurons import neuron_browser as neuron_browser
 from .figures.neurons import neuron_distribution as neuron_distribution
 from .figures.sharing import category_flow as category_flow
 from .figures.sharing import overlap_matrix as overlap_matrix
+from .figures.windows import window_scores as window_scores
 from .style.export import save_figure as save_figure
 from .style.languages import language_style as language_style
 from .style.look import themed as themed

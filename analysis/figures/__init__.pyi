@@ -15,3 +15,4 @@ from .neurons import neuron_distribution as neuron_distribution
 from .paper import paper_gains as paper_gains
 from .sharing import category_flow as category_flow
 from .sharing import overlap_matrix as overlap_matrix
+from .windows import window_scores as window_scores

@@ -17,6 +17,8 @@ from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
 from clas_lens.evaluation.store import RowStore
+from clas_lens.evaluation.windows import KIND as WINDOWS
+from clas_lens.evaluation.windows import window_grids, window_table
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.provenance import each_once
@@ -253,7 +255,9 @@ class Run:
         return {task.task: self._kept_searches(task.task) for task in self.config.tasks}
 
     def _search(self, config: TaskConfig) -> dict[str, SearchResult]:
-        """The same alphas for each method, in one run; and CLAS at alpha 1 under each pair of betas and gammas (Figure 6)."""
+        """The same alphas for each method, in one run; CLAS at alpha 1 under each pair of betas and gammas (Figure 6); and, if
+        asked for, CLAS at other layers.
+        """
         search = self.config.search
         assert search is not None
         task = task_for(config, "tuning")
@@ -264,6 +268,8 @@ class Run:
         }
         if search.betas:
             grids[GRID] = replace(self.clas, alpha=GRID_ALPHA), beta_gamma_settings(search.betas, search.gammas)
+        windows = window_grids(self.clas, self.model.cfg.n_layers, alphas) if search.windows else {}
+        grids |= windows
         if not grids:
             raise ValueError(
                 f"{task.name}: nothing to search: {', '.join(self.config.methods.methods)} have no strength that is not fixed"
@@ -271,6 +277,9 @@ class Run:
         self.say(f"{task.name}: tuning on {config.tuning_limit or 'all'} examples a language")
         options = {**self._how(config), "out": self.folder.search / "rows"}
         results = search_grids(self.model, task, grids, **options)
+        if windows:
+            table = window_table({name: results.pop(name) for name in windows}, self.clas.layers)
+            save_table(self.folder.windows(task.name), WINDOWS, table, {})
         for name, found in results.items():
             path = self.folder.search / task.name / f"{name}.parquet"
             if found.passes or not path.is_file():  # what was read from files alone cost what its file says
