@@ -134,7 +134,12 @@ def _by_block(edits: Sequence[HookFunction | None]) -> HookFunction:
 
     def hook(activation: Tensor, hook: Any) -> Tensor:
         blocks = activation.chunk(len(edits))
-        changed = [block if edit is None else edit(block, hook) for edit, block in zip(edits, blocks, strict=True)]
+        changed = [_edited(edit, block, hook) for edit, block in zip(edits, blocks, strict=True)]
         return torch.cat(changed) if len(changed) > 1 else changed[0]
 
     return hook
+
+
+def _edited(edit: HookFunction | None, block: Tensor, hook: Any) -> Tensor:
+    after = None if edit is None else edit(block, hook)
+    return block if after is None else after
