@@ -119,6 +119,43 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class WeightParity:
+    """The check of a quantised checkpoint, which is not run: its dequantised weights beside the old ones times the factors.
+
+    Attributes:
+        method: how it is quantised.
+        matrices: how many quantised matrices were compared.
+        largest_weight_error: as a share of the largest weight of a matrix.
+    """
+
+    format: str
+    language: str
+    method: str
+    matrices: int
+    largest_weight_error: float
+    tolerance: float = 0.01  # scales of 16 bits are rounded again: by .0005 in float16, .004 in bfloat16
+    compared: str = "dequantised weights; the model was not run"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.format} for {self.language!r}, quantised ({self.method}): {self.compared}. {self.matrices} matrices are "
+            f"the old ones times the factors within {self.largest_weight_error:.2g} of their largest weight "
+            f"(tolerance {self.tolerance:g})"
+        )
+
+    def record(self, folder: Path) -> None:
+        """Write `parity.json` and print, or say why the export fails.
+
+        Raises:
+            ExportError: beyond the tolerance.
+        """
+        if not self.largest_weight_error <= self.tolerance:
+            raise ExportError(f"the export differs from the factors beyond its tolerance and was removed. {self}")
+        write_text(folder / "parity.json", json.dumps({**asdict(self), "passed": True}, indent=2) + "\n")
+        print(self)
+
+
+@dataclass(frozen=True)
 class Reference:
     """What `steer` answers on probes, and what the unsteered model does. Logits are float32, on the CPU."""
 
