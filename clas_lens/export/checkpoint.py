@@ -87,7 +87,7 @@ def plan_folds(
     stored, config = folder_tensors(source), folder_config(source)
     model_type = config.get("text_config", config).get("model_type", config.get("model_type", "unknown"))
     quantised = quantisation(source) is not None
-    folds: dict[Fold, Float[Tensor, "neuron"]] = {}
+    folds: dict[Fold, Tensor] = {}
     for layer, factor in scale.items():
         up = quantised_up(stored, layer, len(factor), config, site) if quantised else None
         found = find_folds(stored, layer, len(factor), model_type, site) if up is None else up[1]
