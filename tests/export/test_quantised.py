@@ -118,7 +118,9 @@ def up(folder, kind="llama", layer=1):
     module = "gate_up_proj" if kind == "phi3" else "up_proj"
     prefix = f"model.layers.{layer}.mlp.{module}."
     with safe_open(folder / "model.safetensors", "pt") as file:
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in list(file.keys()) if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): file.get_tensor(name) for name in list(file.keys()) if name.startswith(prefix)
+        }
 
 
 @pytest.mark.parametrize("kind", ["llama", "phi3"])
