@@ -56,7 +56,7 @@ def lora(
         if error > LARGEST_TRUNCATION:
             raise ExportError(
                 f"rank {max_rank} leaves out {error:.0%} of the change of a layer, and at most {LARGEST_TRUNCATION:.0%} is "
-                "allowed: too many neurons are steered. Raise max_rank, or export an adapter (--to peft), a checkpoint or a GGUF"
+                "allowed: too many neurons are steered. Raise max_rank, or export to peft, checkpoint or gguf"
             )
         wanted = max(len(pair.a) for pair in pairs.values())
         rank = next((rank for rank in RANKS if rank >= wanted), wanted)
