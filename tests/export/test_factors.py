@@ -69,10 +69,10 @@ def test_what_is_no_factor_is_refused(small_stats, small_cats, lens_models):
             cl.export.factors(intervention, "de")
 
 
-def test_a_rule_and_a_strength_by_example_say_why_not():
+def test_a_rule_and_a_strength_by_example_say_why_not(small_cats):
     rule = cl.rule(layers=(2,))(lambda h, language: h)
     with pytest.raises(cl.ExportError, match="function of the activations"):
         cl.export.factors(rule, "de")
-    adaptive = object.__new__(cl.Adaptive)
+    adaptive = cl.Adaptive(cl.Clas(small_cats, layers=(1,), alpha=-2.0))
     with pytest.raises(cl.ExportError, match="follows each example"):
         cl.export.factors(adaptive, "de")
