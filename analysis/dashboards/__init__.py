@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.dashboards.bench import BenchView
-    from analysis.dashboards.bench_engine import SteeringBench
-    from analysis.dashboards.bench_result import BenchResult
-    from analysis.dashboards.layer_explorer import LayerExplorer
-    from analysis.dashboards.neuron_browser import NeuronBrowser
+    from .bench import BenchView
+    from .bench_engine import SteeringBench
+    from .bench_result import BenchResult
+    from .layer_explorer import LayerExplorer
+    from .neuron_browser import NeuronBrowser
 
 _HOME = {
     "BenchResult": "bench_result",
@@ -26,9 +26,9 @@ __all__ = ["BenchResult", "BenchView", "LayerExplorer", "NeuronBrowser", "Steeri
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'analysis.dashboards' has no attribute {name!r}; available: {', '.join(__all__)}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; available: {', '.join(__all__)}")
     try:
-        return getattr(import_module(f"analysis.dashboards.{_HOME[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name not in ("ipywidgets", "anywidget"):
             raise

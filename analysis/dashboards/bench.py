@@ -8,15 +8,16 @@ import plotly.graph_objects as go
 from ipywidgets import Dropdown, FloatSlider, IntRangeSlider, Layout, Text
 from plotly.subplots import make_subplots
 
-from analysis.dashboards.bench_engine import SteeringBench
-from analysis.dashboards.bench_result import BenchResult
-from analysis.dashboards.dashboard import WIDTH, Dashboard
-from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.models.sites import LensModel
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.intervention import Intervention
+
+from ..style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from .bench_engine import SteeringBench
+from .bench_result import BenchResult
+from .dashboard import WIDTH, Dashboard
+from .markup import paragraph, table, text_bar
 
 
 class BenchView(Dashboard):

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from ipywidgets import HTML, HBox, Layout, VBox, Widget
 
-from analysis.dashboards.markup import paragraph
+from .markup import paragraph
 
 TEXT_HTML = "text/html"
 WIDTH = 900  # pixels of a wide figure: what JupyterLab leaves beside its file list on a screen of 1366

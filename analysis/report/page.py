@@ -16,9 +16,9 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.report.pieces import Drawn, Missing
-from analysis.style.look import template
-from analysis.tables.table import Table, table_html
+from ..style.look import template
+from ..tables.table import Table, table_html
+from .pieces import Drawn, Missing
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Section:
 def render_page(sections: Sequence[Section], *, title: str, subtitle: str) -> str:
     """The page's HTML."""
     environment = Environment(
-        loader=PackageLoader("analysis.report"),
+        loader=PackageLoader(__name__.rpartition(".")[0]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from analysis.tables.paper import PAPER_METRICS, paper_model, paper_summary, paper_table
 from clas_lens.given import given_each
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.pairs import facts_of_rows
+
+from .paper import PAPER_METRICS, paper_model, paper_summary, paper_table
 
 PAPER_METHODS = {"clas": "clas", "int-mu": "intmu"}
 

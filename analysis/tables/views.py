@@ -5,14 +5,15 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from analysis.style.numbers import interval, number, p_value, signed
-from analysis.tables.paper import PLACES, paper_table
-from analysis.tables.results import decision_table, labels_of, results_table
-from analysis.tables.table import Column, Table, table_of
 from clas_lens.given import given_word
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.intervals import caution
 from clas_lens.significance.pairs import RowFacts, facts_of_rows
+
+from ..style.numbers import interval, number, p_value, signed
+from .paper import PLACES, paper_table
+from .results import decision_table, labels_of, results_table
+from .table import Column, Table, table_of
 
 Correction = Literal["holm", "bh"]
 

@@ -13,7 +13,7 @@ from clas_lens.corpus.checks import fields_fault
 from clas_lens.corpus.content import text_hash
 from clas_lens.corpus.sources import Columns, load_columns
 from clas_lens.corpus.splits import split_units
-from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.corpus.tokens import require_tokenizer, starts_longer_than
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import (
@@ -152,10 +152,16 @@ class XNLI(ParallelTask):
                 hypothesis=example.fields["hypothesis"],
                 instruction=self.instruction,
             )
-            prompt = encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
-            if len(prompt.ids) > limit:
+            has_no_end = starts_longer_than(tokenizer, text, limit)
+            prompt = (
+                None
+                if has_no_end
+                else encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
+            )
+            if prompt is None or len(prompt.ids) > limit:
+                counted = "many" if prompt is None else len(prompt.ids)
                 raise TaskError(
-                    f"xnli: example {example.id!r} in {language!r} has {len(prompt.ids)} tokens, more than {limit}; a premise "
+                    f"xnli: example {example.id!r} in {language!r} has {counted} tokens, more than {limit}; a premise "
                     "cannot be cut without changing the label. Raise max_tokens, or load the model with a longer context."
                 )
             encoded.append(prompt)
