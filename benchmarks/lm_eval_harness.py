@@ -79,16 +79,16 @@ def main() -> None:
         write_task(folder, model, task)
         out = cl.export.adapter(clas, languages=[LANGUAGE], source=MODEL, out=folder / "adapters")
         for what, intervention, peft in (("unsteered", None, None), ("steered", clas, out / LANGUAGE)):
-            ours = cl.evaluate(model, task, intervention=intervention)
-            ours = ours.set_index("id").loc[[example.id for example in task.examples(LANGUAGE)], "prediction"]
+            found = cl.evaluate(model, task, intervention=intervention).set_index("id")["prediction"]
+            ours: list[int] = [found.loc[example.id] for example in task.examples(LANGUAGE)]
             theirs = by_lm_eval(folder, find_checkpoint(MODEL).folder, peft)
             rows.append(
                 {
                     "what": what,
                     "examples": len(gold),
-                    "cl.evaluate_right": sum(int(one) == label for one, label in zip(ours, gold, strict=True)),
+                    "cl.evaluate_right": sum(one == label for one, label in zip(ours, gold, strict=True)),
                     "lm_eval_right": sum(one == label for one, label in zip(theirs, gold, strict=True)),
-                    "same_predictions": sum(int(one) == other for one, other in zip(ours, theirs, strict=True)),
+                    "same_predictions": sum(one == other for one, other in zip(ours, theirs, strict=True)),
                 }
             )
     print_table(rows)
