@@ -70,15 +70,15 @@ def find_folds(
     Raises:
         ExportError: no MLP or attention that is known, or one of another width.
     """
-    parts = _layer_parts(stored, layer)
+    parts = layer_parts(stored, layer)
     up = "mlp.up_proj.weight"
     if site == "attn":
         folds, expected = [_attention_fold(parts, layer, model_type)], width
     elif up in parts and "mlp.gate_proj.weight" in parts:
-        folds = [Fold(parts[up], 0), *_biases(parts, "mlp.up_proj.bias", 0)]
+        folds = [Fold(parts[up], 0), *biases(parts, "mlp.up_proj.bias", 0)]
         expected = width
     elif "mlp.gate_up_proj.weight" in parts and model_type in FUSED_UP_SECOND:
-        folds = [Fold(parts["mlp.gate_up_proj.weight"], 0, width), *_biases(parts, "mlp.gate_up_proj.bias", width)]
+        folds = [Fold(parts["mlp.gate_up_proj.weight"], 0, width), *biases(parts, "mlp.gate_up_proj.bias", width)]
         expected = 2 * width
     else:
         gated = [name for name in parts if "gate" in name and name.startswith("mlp.")]
@@ -110,7 +110,7 @@ def _attention_fold(parts: Mapping[str, Stored], layer: int, model_type: str) ->
     return Fold(parts[f"{found[0]}.weight"], 0 if model_type in CONV1D else 1)
 
 
-def _layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:
+def layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:
     """A decoder layer's tensors by the end of their names."""
     parts = {}
     for name, tensor in stored.items():
@@ -120,7 +120,8 @@ def _layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:
     return parts
 
 
-def _biases(parts: Mapping[str, Stored], name: str, first: int) -> list[Fold]:
+def biases(parts: Mapping[str, Stored], name: str, first: int) -> list[Fold]:
+    """Where factors go in a bias, if there is one."""
     return [Fold(parts[name], 0, first)] if name in parts else []
 
 
