@@ -1,6 +1,6 @@
 """Steering in llama.cpp against steering with hooks, on Gemma 3 270M Q4_K_M: `python -m benchmarks.llama_cpp`.
 
-A GGUF and a LoRA, at three strengths of one server's requests, through the server of llama.cpp; a control vector through its C
+A GGUF and a LoRA, whose strength is in the request, through llama.cpp's server; a control vector through its C
 interface. Compared are next-token distributions over the whole vocabulary. Needs xllamacpp, which brings llama.cpp built:
 `pip install --no-deps xllamacpp`.
 """
