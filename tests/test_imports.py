@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datas
 # Data flows down this line; a folder imports from those before it, and a file of the first seven from any of them.
 FILES = ("vocabulary", "given", "doors", "provenance", "seals", "artifacts", "saved", "display")
 FOLDERS = ("models", "cluster", "corpus", "significance", "statistics", "categories", "steering", "representations", "tasks", "baselines", "evaluation", "lens", "causal", "export", "study")  # fmt: skip # noqa: E501
-ORDER = (*FILES, *FOLDERS, "analysis", "completion", "cli", "__main__")
+ORDER = (*FILES, *FOLDERS, "analysis", "completion", "commands", "cli", "__main__")
 
 
 @pytest.mark.parametrize(

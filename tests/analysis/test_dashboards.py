@@ -214,7 +214,7 @@ def test_refusals(llama, small_corpus):
     assert bench.mask_kinds == ("clas", "other categories", "uniform")
     with pytest.raises(cl.SteeringError, match=r"no 'matched random' masks here; available: clas, .*needs stats"):
         bench.run(masks="matched random")
-    with pytest.raises(ValueError, match=r"exceeds the context of 512\. Shorten it"):
+    with pytest.raises(ValueError, match=r"exceeds the context of 512\. Shorten the prompt"):
         bench.ask("a b " * 400, "de")
     with pytest.raises(ValueError, match="language 'EN' is written 'en'"):
         bench.ask("a", "EN")
@@ -335,7 +335,7 @@ def test_bench_says_what_it_cannot_show(llama, small_corpus):
     try:
         shown = drawn(view.figures[0])
         view.controls["prompt"].value = "<b> " * 600
-        assert "Not shown: the prompt has " in view.note.value
+        assert "Not shown: the longest prompt has " in view.note.value
         assert drawn(view.figures[0]) == shown
         view.controls["prompt"].value = PROMPT
         assert "KL " in view.note.value

@@ -83,8 +83,8 @@ from clas_lens.study import load_study, run_study
 
 save = RowStore.save
 
-def logged(self, plan, item, name, table, *, halved=()):
-    save(self, plan, item, name, table, halved=halved)
+def logged(self, plan, item, name, table, **how):
+    save(self, plan, item, name, table, **how)
     if item.number is not None:
         with open(sys.argv[3], "a") as log:
             log.write(f"{self.folder} {item.language} {name} {item.number}\\n")
