@@ -14,6 +14,8 @@ from .figures.gains import forest as forest
 from .figures.gains import gain_heatmap as gain_heatmap
 from .figures.heads import head_distribution as head_distribution
 from .figures.layers import layer_distribution as layer_distribution
+from .figures.lens import latent_language as latent_language
+from .figures.lens import top_token_map as top_token_map
 from .figures.maps import tsne_map as tsne_map
 from .figures.neurons import neuron_browser as neuron_browser
 from .figures.neurons import neuron_distribution as neuron_distribution

@@ -9,6 +9,8 @@ from .gains import forest as forest
 from .gains import gain_heatmap as gain_heatmap
 from .heads import head_distribution as head_distribution
 from .layers import layer_distribution as layer_distribution
+from .lens import latent_language as latent_language
+from .lens import top_token_map as top_token_map
 from .maps import tsne_map as tsne_map
 from .neurons import neuron_browser as neuron_browser
 from .neurons import neuron_distribution as neuron_distribution
