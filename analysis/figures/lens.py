@@ -46,15 +46,15 @@ def latent_language(frame: pd.DataFrame, *, title: str | None = None, dark: bool
         horizontal_spacing=0.04,
         vertical_spacing=44 / (height - 190) if len(inputs) > 1 else 0.0,
     )
-    drawn: set[str] = set()
+    for code in dict.fromkeys(frame["word_language"]):
+        _name_language(figure, code)
     for place, (language, when) in enumerate(panels):
         rows = frame[(frame["language"] == language) & (frame["when"] == when)]
         where = {"row": place // len(whens) + 1, "col": place % len(whens) + 1}
         others_first = sorted(dict.fromkeys(rows["word_language"]), key=lambda code: (code == language, code == "en"))
         for code in others_first:
             line = rows[rows["word_language"] == code].sort_values("layer")
-            _add_language(figure, line, code, own=code == language, named=code not in drawn, where=where)
-            drawn.add(code)
+            _add_language(figure, line, code, own=code == language, where=where)
     apply_look(
         figure,
         title=title or "The right word at each layer, by its language",
@@ -99,9 +99,14 @@ def _subtitle(frame: pd.DataFrame) -> str:
     return "; ".join([*notes, "shaded: intervals" if frame["low"].notna().any() else "no intervals"])
 
 
-def _add_language(
-    figure: go.Figure, line: pd.DataFrame, code: str, *, own: bool, named: bool, where: dict[str, int]
-) -> None:
+def _name_language(figure: go.Figure, code: str) -> None:
+    """A language's entry in the legend, as wide whichever panel it is thick in."""
+    colour, symbol = language_style(code)
+    how = {"mode": "lines+markers", "line": {"color": colour, "width": 2}, "marker": {"symbol": symbol, "size": 7}}
+    figure.add_scatter(x=[None], y=[None], name=plain(language_name(code)), legendgroup=code, **how)
+
+
+def _add_language(figure: go.Figure, line: pd.DataFrame, code: str, *, own: bool, where: dict[str, int]) -> None:
     colour, symbol = language_style(code)
     if (own or code == "en") and line["low"].notna().all():
         figure.add_scatter(
@@ -140,7 +145,7 @@ def _add_language(
         line={"color": colour, "width": 3 if own else 1.5},
         marker={"symbol": symbol, "size": 8 if own else 6},
         legendgroup=code,
-        showlegend=named,
+        showlegend=False,
         hovertemplate="layer %{x}: %{y:.3f} (%{customdata[0]} to %{customdata[1]})"
         "<br>other words %{customdata[2]}; %{customdata[3]} words",
         **where,
