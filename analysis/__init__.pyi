@@ -19,6 +19,7 @@ from .figures.lens import top_token_map as top_token_map
 from .figures.maps import tsne_map as tsne_map
 from .figures.neurons import neuron_browser as neuron_browser
 from .figures.neurons import neuron_distribution as neuron_distribution
+from .figures.overlays import overlay_runs as overlay_runs
 from .figures.sharing import category_flow as category_flow
 from .figures.sharing import overlap_matrix as overlap_matrix
 from .figures.windows import window_scores as window_scores

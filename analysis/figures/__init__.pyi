@@ -14,6 +14,7 @@ from .lens import top_token_map as top_token_map
 from .maps import tsne_map as tsne_map
 from .neurons import neuron_browser as neuron_browser
 from .neurons import neuron_distribution as neuron_distribution
+from .overlays import overlay_runs as overlay_runs
 from .paper import paper_gains as paper_gains
 from .sharing import category_flow as category_flow
 from .sharing import overlap_matrix as overlap_matrix
