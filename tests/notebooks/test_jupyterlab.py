@@ -16,14 +16,15 @@ from notebook_folder import FOLDER, TOGETHER, shared_folder
 pytestmark = [pytest.mark.demo, pytest.mark.xdist_group(TOGETHER)]
 NAME = "00_tour.ipynb"
 TOKEN = "test"
-START, RUN, MOVE = 90, 400, 60  # seconds
+START, RUN, MOVE = 180, 400, 60  # seconds
 # Only this machine: what needs a network is missing here.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight have no outputs
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-NOTEBOOK = "window.jupyterapp?.shell.currentWidget"
+# Whether it has the focus or not, which a browser without a window need not give.
+NOTEBOOK = "[...(window.jupyterapp?.shell.widgets('main') ?? [])].find(one => one.sessionContext)"
 IDLE = f"return {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'"
 RUN_ALL = """
 window.ran = null;
@@ -132,6 +133,7 @@ class Lab:
 
         WebDriverWait(self.browser, START, ignored_exceptions=[WebDriverException]).until(answers)
         self.wait("notebook with a running kernel", IDLE, START)
+        self.browser.execute_script(f"window.jupyterapp.shell.activateById({NOTEBOOK}.id)")
 
 
 def tour():
