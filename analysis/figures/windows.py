@@ -68,7 +68,7 @@ def _add_task(figure: go.Figure, bests: pd.DataFrame, column: int) -> None:
         )
     figure.update_xaxes(categoryorder="array", categoryarray=places, row=1, col=column)
     unsteered = float(bests["unsteered"].iloc[0])
-    if unsteered == unsteered:
+    if pd.notna(unsteered):
         figure.add_scatter(
             x=places,
             y=[unsteered] * len(places),

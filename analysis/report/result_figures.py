@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from clas_lens.evaluation.windows import KIND as WINDOWS
 from clas_lens.representations.alignment import fit_gain, fit_gain_alignment
 from clas_lens.study.stages import GRID
 
@@ -90,11 +89,8 @@ def _curves(data: RunData) -> list[Piece]:
 
 def _windows(data: RunData) -> list[Piece]:
     """What the choice of layers is worth, where a search was asked for it."""
-    tables = [data.table(path.stem, WINDOWS) for path in sorted(data.run.tables.glob("*_windows.parquet"))]
-    found = [table for table in tables if table is not None]
-    if not found:
-        return []
-    return [piece("window_scores", WINDOW_CAPTION, lambda: window_scores(pd.concat(found, ignore_index=True)))]
+    table = data.windows
+    return [] if table is None else [piece("window_scores", WINDOW_CAPTION, lambda: window_scores(table))]
 
 
 def _one_strength(table: pd.DataFrame) -> pd.DataFrame | None:

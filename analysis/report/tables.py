@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from clas_lens.evaluation.windows import KIND as WINDOWS
 from clas_lens.evaluation.windows import window_bests
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
@@ -211,11 +210,9 @@ def _answers_of(rows: pd.DataFrame) -> Table | None:
 
 def window_table(data: RunData) -> Table | None:
     """The best tuning score at every window of layers, where a search was asked for it."""
-    frames = [data.table(path.stem, WINDOWS) for path in sorted(data.run.tables.glob("*_windows.parquet"))]
-    found = [frame for frame in frames if frame is not None]
-    if not found:
+    if data.windows is None:
         return None
-    bests = window_bests(pd.concat(found, ignore_index=True))
+    bests = window_bests(data.windows)
     shown = pd.DataFrame(
         {
             "task": bests["task"].map(data.title),

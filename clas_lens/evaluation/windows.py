@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from clas_lens.artifacts import named_layers
 from clas_lens.evaluation.plan import EvaluationError
 from clas_lens.evaluation.search import SearchResult, Setting, alpha_settings, search_grids
 from clas_lens.models.sites import LensModel
@@ -63,7 +64,10 @@ def window_grids(
         )
     windows = bridge_windows(layers, n_layers)
     return {
-        _named(window): (cast(Intervention, replace(cast(Any, intervention), layers=window)), settings)
+        f"window-{named_layers(window)}": (
+            cast(Intervention, replace(cast(Any, intervention), layers=window)),
+            settings,
+        )
         for window in windows
     }
 
@@ -91,9 +95,3 @@ def window_bests(table: pd.DataFrame) -> pd.DataFrame:
     unsteered = means[means["alpha"] == 0].groupby("task")["score"].mean()
     best = best.assign(unsteered=best["task"].map(unsteered).astype(float))
     return best.assign(gain=best["score"] - best["unsteered"]).reset_index(drop=True)
-
-
-def _named(window: Window) -> str:
-    """A name that can be a file's, for a bridge of many layers, too."""
-    in_a_row = window == tuple(range(window[0], window[-1] + 1))
-    return f"window-{window[0]}-to-{window[-1]}" if in_a_row else f"window-{'-'.join(map(str, window))}"

@@ -17,7 +17,7 @@ from clas_lens.export.output import new_folder
 from clas_lens.export.parity import Parity, Reference, WeightParity, plain_logits, plain_model
 from clas_lens.export.quantised import largest_weight_error, quantised_up
 from clas_lens.export.sources import Source, opened
-from clas_lens.export.weights import Fold, Stored, apply_fold, check_dtypes, find_folds, stored_tensors
+from clas_lens.export.weights import Fold, Stored, apply_fold, check_dtypes, find_folds, fold_error, stored_tensors
 from clas_lens.steering.intervention import Intervention
 from clas_lens.vocabulary import UnitSite
 
@@ -85,12 +85,11 @@ def plan_folds(
         ExportError: quantised in a layout that is not sure, no safetensors, or an MLP that is not known.
     """
     stored, config = folder_tensors(source), folder_config(source)
-    model_type = config.get("text_config", config).get("model_type", config.get("model_type", "unknown"))
     quantised = quantisation(source) is not None
     folds: dict[Fold, Tensor] = {}
     for layer, factor in scale.items():
         up = quantised_up(stored, layer, len(factor), config, site) if quantised else None
-        found = find_folds(stored, layer, len(factor), model_type, site) if up is None else up[1]
+        found = find_folds(stored, layer, len(factor), model_type_of(config), site) if up is None else up[1]
         folds |= dict.fromkeys(found, factor)
     check_dtypes(folds)
     return folds
@@ -100,6 +99,11 @@ def folder_config(source: Path) -> dict[str, Any]:
     """A folder's `config.json`."""
     config: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def model_type_of(config: Mapping[str, Any]) -> str:
+    """The architecture of the text model that a configuration is of."""
+    return str(config.get("text_config", config).get("model_type", config.get("model_type", "unknown")))
 
 
 def folder_tensors(source: Path) -> dict[str, Stored]:
@@ -125,16 +129,18 @@ def quantisation(source: Path) -> str | None:
 def weight_parity(
     source: Path, folder: Path, scale: Mapping[int, Float[Tensor, "neuron"]], language: str, site: UnitSite
 ) -> WeightParity:
-    """The changed up projections beside the old ones times their factors, both dequantised here."""
-    config, errors = folder_config(source), {}
+    """The changed up projections beside the old ones times their factors, dequantised here where they are quantised."""
+    config, errors, n_quantised = folder_config(source), [], 0
     before, after = folder_tensors(source), folder_tensors(folder)
     for layer, factor in scale.items():
         old, new = (quantised_up(stored, layer, len(factor), config, site) for stored in (before, after))
         if old is not None and new is not None:
-            errors[layer] = largest_weight_error(old[0], new[0], factor, old[1][0].first)
-    return WeightParity(
-        "checkpoint", language, str(quantisation(source)), len(errors), max(errors.values(), default=0.0)
-    )
+            n_quantised += 1
+            errors.append(largest_weight_error(old[0], new[0], factor, old[1][0].first))
+        else:
+            folds = find_folds(before, layer, len(factor), model_type_of(config), site)
+            errors += [fold_error(fold, after[fold.stored.name], factor) for fold in folds]
+    return WeightParity("checkpoint", language, str(quantisation(source)), n_quantised, max(errors))
 
 
 def write_weights(source: Path, folder: Path, folds: Mapping[Fold, Float[Tensor, "neuron"]]) -> None:

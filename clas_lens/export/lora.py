@@ -19,9 +19,8 @@ from clas_lens.export.output import new_folder
 from clas_lens.export.sources import Source, opened
 from clas_lens.steering.intervention import Intervention
 
-LARGEST_TRUNCATION = (
-    0.5  # of a layer's change, in Frobenius norms; what is left out beyond that is another intervention
-)
+# Of a layer's change, in Frobenius norms; where more is left out, it is another intervention.
+LARGEST_TRUNCATION = 0.5
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's, from 8; it takes one rank for all layers
 
 

@@ -124,7 +124,7 @@ class WeightParity:
 
     Attributes:
         method: how it is quantised.
-        matrices: how many quantised matrices were compared.
+        matrices: how many quantised matrices were compared; those of steered layers that are not quantised are, too.
         largest_weight_error: as a share of the largest weight of a matrix.
     """
 
@@ -138,8 +138,8 @@ class WeightParity:
 
     def __str__(self) -> str:
         return (
-            f"{self.format} for {self.language!r}, quantised ({self.method}): {self.compared}. {self.matrices} matrices are "
-            f"the old ones times the factors within {self.largest_weight_error:.2g} of their largest weight "
+            f"{self.format} for {self.language!r}, quantised ({self.method}): {self.compared}. {self.matrices} quantised matrices, "
+            f"and what is not quantised in steered layers, are the old ones times the factors within {self.largest_weight_error:.2g} of their largest weight "
             f"(tolerance {self.tolerance:g})"
         )
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from torch import Tensor
 
 from clas_lens.export.factors import ExportError
-from clas_lens.export.weights import DTYPES, FUSED_UP_SECOND, Fold, Stored, biases, layer_parts
+from clas_lens.export.weights import DTYPES, FUSED_UP_SECOND, Fold, Stored, biases, layer_parts, read_tensor
 from clas_lens.vocabulary import UnitSite
 
 METHODS = ("compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "awq")
@@ -58,7 +57,7 @@ class Quantised:
 
     def dequantised(self) -> Float[Tensor, "out in"]:
         """The weights that these codes and scales mean, in float64."""
-        scales, groups = _read(self.scales).double(), self._groups()
+        scales, groups = read_tensor(self.scales).double(), self._groups()
         if self.by_columns:
             codes, zeros = self._columns("qweight"), self._columns("qzeros") + self.zero_offset
             return ((codes - zeros[groups]) * scales[groups]).T
@@ -68,7 +67,7 @@ class Quantised:
         """Each input's group."""
         for name in ("g_idx", "weight_g_idx"):
             if name in self.parts:
-                return _read(self.parts[name]).long()
+                return read_tensor(self.parts[name]).long()
         n_groups = self.scales.shape[1 - self.axis]
         if self.method == "awq":
             n_inputs = self.parts["qweight"].shape[0]
@@ -81,12 +80,12 @@ class Quantised:
     def _rows(self) -> Float[Tensor, "out in"]:
         """Codes of compressed-tensors; packed ones are offset by half their range."""
         if "weight_packed" in self.parts:
-            return _unpacked(_read(self.parts["weight_packed"]), self.bits).double() - 2 ** (self.bits - 1)
-        return _read(self.parts["weight"]).double()
+            return _unpacked(read_tensor(self.parts["weight_packed"]), self.bits).double() - 2 ** (self.bits - 1)
+        return read_tensor(self.parts["weight"]).double()
 
     def _columns(self, name: str) -> Float[Tensor, "in_or_group out"]:
         """Codes, or zero points, of GPTQ and AWQ. GPTQ packs codes along the inputs, all else is along the outputs."""
-        packed = _read(self.parts[name])
+        packed = read_tensor(self.parts[name])
         if self.method == "gptq" and name == "qweight":
             return _unpacked(packed.T, self.bits).T.double()
         codes = _unpacked(packed, self.bits)
@@ -169,11 +168,6 @@ def _packed_bits(settings: Mapping[str, Any], layer: int) -> int:
 
 def _refused(method: str, layer: int, why: str) -> ExportError:
     return ExportError(f"this checkpoint is quantised ({method}), and layer {layer} cannot be rescaled: {why}. {ELSE}")
-
-
-def _read(stored: Stored) -> Tensor:
-    with safe_open(stored.file, "pt") as file:
-        return file.get_tensor(stored.name)
 
 
 def _unpacked(packed: Int[Tensor, "row word"], bits: int) -> Int[Tensor, "row column"]:

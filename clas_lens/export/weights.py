@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor
 
 from clas_lens.export.factors import ExportError
@@ -157,3 +158,18 @@ def apply_fold(file: Path, fold: Fold, factor: Float[Tensor, "neuron"]) -> None:
             raise ExportError(f"{stored.name} overflows {stored.dtype} under these factors")
         stream.seek(stored.start)
         stream.write(raw)
+
+
+def fold_error(fold: Fold, after: Stored, factor: Float[Tensor, "neuron"]) -> float:
+    """How far a changed tensor is from the old one times the factors, as a share of its largest value."""
+    wanted, found = (read_tensor(stored).double() for stored in (fold.stored, after))
+    part = wanted.narrow(fold.axis, fold.first, len(factor))
+    part *= factor.double().reshape([-1 if axis == fold.axis else 1 for axis in range(part.ndim)])
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def read_tensor(stored: Stored) -> Tensor:
+    """Its values."""
+    with safe_open(stored.file, "pt") as file:
+        tensor: Tensor = file.get_tensor(stored.name)
+    return tensor

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, content_key, save_table
+from clas_lens.artifacts import ArtifactError, content_key, named_layers, save_table
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.cluster.work import Runner, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
@@ -223,7 +223,7 @@ class Run:
             site=site,
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
-            out=self.folder.representations / f"{pool}-{site}-{_named(layers)}",
+            out=self.folder.representations / f"{pool}-{site}-{named_layers(layers)}",
             progress=self.progress,
             cluster=self.cluster,
         )
@@ -343,10 +343,3 @@ class Run:
             "progress": self.progress,
             "cluster": self.cluster,
         }
-
-
-def _named(layers: Sequence[int]) -> str:
-    """Layers in a folder's name; a row of them by its ends, because names have 255 characters at most."""
-    first, last = layers[0], layers[-1]
-    in_a_row = len(layers) > 2 and tuple(layers) == tuple(range(first, last + 1))
-    return f"{first}-to-{last}" if in_a_row else "-".join(map(str, layers))

@@ -152,20 +152,19 @@ class XNLI(ParallelTask):
                 hypothesis=example.fields["hypothesis"],
                 instruction=self.instruction,
             )
-            has_no_end = starts_longer_than(tokenizer, text, limit)
-            prompt = (
-                None
-                if has_no_end
-                else encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
-            )
-            if prompt is None or len(prompt.ids) > limit:
-                counted = "many" if prompt is None else len(prompt.ids)
-                raise TaskError(
-                    f"xnli: example {example.id!r} in {language!r} has {counted} tokens, more than {limit}; a premise "
-                    "cannot be cut without changing the label. Raise max_tokens, or load the model with a longer context."
-                )
+            if starts_longer_than(tokenizer, text, limit):  # one so long is not read whole to be counted
+                raise self._too_long(example, language, "many", limit)
+            prompt = encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
+            if len(prompt.ids) > limit:
+                raise self._too_long(example, language, len(prompt.ids), limit)
             encoded.append(prompt)
         return encoded
+
+    def _too_long(self, example: Example, language: str, counted: object, limit: int) -> TaskError:
+        return TaskError(
+            f"xnli: example {example.id!r} in {language!r} has {counted} tokens, more than {limit}; a premise cannot be cut "
+            "without changing the label. Raise max_tokens, or load the model with a longer context."
+        )
 
     def columns(self, model: LensModel) -> tuple[int, ...] | None:
         return None if self.label_mass else resolve_label_ids(require_tokenizer(model))
