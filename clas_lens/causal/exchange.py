@@ -9,7 +9,8 @@ from torch import Tensor
 
 from clas_lens.causal.answers import CleanAnswers, Question
 from clas_lens.causal.passes import CleanPass, Edit, padded
-from clas_lens.models.sites import HookFunction, LensModel, Site, end_logits, hooked
+from clas_lens.models.forward import end_logits
+from clas_lens.models.sites import HookFunction, LensModel, Site, hooked
 from clas_lens.models.units import flat
 from clas_lens.vocabulary import CauseMeasure
 

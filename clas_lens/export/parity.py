@@ -138,9 +138,9 @@ class WeightParity:
 
     def __str__(self) -> str:
         return (
-            f"{self.format} for {self.language!r}, quantised ({self.method}): {self.compared}. {self.matrices} quantised matrices, "
-            f"and what is not quantised in steered layers, are the old ones times the factors within {self.largest_weight_error:.2g} of their largest weight "
-            f"(tolerance {self.tolerance:g})"
+            f"{self.format} for {self.language!r}, quantised ({self.method}): {self.compared}. {self.matrices} quantised "
+            "matrices, and what is not quantised in steered layers, are the old ones times the factors within "
+            f"{self.largest_weight_error:.2g} of their largest weight (tolerance {self.tolerance:g})"
         )
 
     def record(self, folder: Path) -> None:

@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 from clas_lens.models.attention import allow_lean_attention, can_be_lean, lean_attention
 from clas_lens.models.backends import LensModel
 from clas_lens.models.decoding import make_decoder
+from clas_lens.models.forward import run_layers
 from clas_lens.models.hooking import hooked
 from clas_lens.models.loading import ModelLoadError
-from clas_lens.models.sites import device_of, post_name, run_layers
+from clas_lens.models.sites import device_of, post_name
 
 LENGTHS = (10, 6)
 # The largest distance of a position's vector from the reference, in times that vector's length. What float error gives is

@@ -16,18 +16,8 @@ from clas_lens.corpus.splits import split_units
 from clas_lens.corpus.tokens import require_tokenizer, starts_longer_than
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
-from clas_lens.tasks.base import (
-    Example,
-    Expected,
-    ParallelTask,
-    TaskError,
-    TaskOptions,
-    checked_languages,
-    limit_of,
-    prompt_settings,
-    prompt_style,
-    room,
-)
+from clas_lens.tasks.base import Example, Expected, TaskError, TaskOptions, limit_of, prompt_style, room
+from clas_lens.tasks.parallel import ParallelTask, checked_languages, prompt_settings
 from clas_lens.tasks.prompts import XNLI_PROMPT_VERSION, EncodedPrompt, encode_prompt, resolve_label_ids, xnli_prompt
 from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use
 

@@ -25,7 +25,8 @@ from analysis.dashboards.neuron_engine import Piece, language_profile, token_act
 from analysis.style.look import quoted
 from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
 from clas_lens.corpus.tokens import pad
-from clas_lens.models.sites import hooked, last_logits
+from clas_lens.models.forward import last_logits
+from clas_lens.models.sites import hooked
 
 PROMPT = "Welche Raumsonde fotografierte als erste"
 BLOCK = "\N{FULL BLOCK}"

@@ -6,7 +6,8 @@ import torch
 from clas_lens.causal import passes
 from clas_lens.causal.answers import CleanAnswers, Question
 from clas_lens.causal.passes import CleanPass, padded
-from clas_lens.models.sites import Site, last_logits
+from clas_lens.models.forward import last_logits
+from clas_lens.models.sites import Site
 
 LONG, SHORT = (5, 6, 7, 8, 9, 10, 11, 12, 13), (20, 21, 22)
 
