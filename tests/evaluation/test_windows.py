@@ -34,6 +34,13 @@ def test_each_window_scores_as_a_search_of_its_own(llama, searched, small_cats):
     assert (unsteered == 1).all()
 
 
+def test_an_intervention_whose_layers_cannot_be_others_is_refused(llama, small_cats):
+    noise = cl.MatchedNoise.for_model(llama, cl.Clas(small_cats, layers=(2,), alpha=1.0))
+    task = cl.tasks.XNLI("bundled", ("en", "de"), split="validation", limit=3)
+    with pytest.raises(cl.EvaluationError, match="MatchedNoise has no layers that could be others"):
+        search_windows(llama, task, noise, [0.0], progress=False)
+
+
 def frame():
     scores = {("2-3", -1): 40, ("2-3", 0): 30, ("2-3", 1): 40, ("0-1", -1): 20, ("0-1", 0): 30, ("0-1", 1): 25}
     rows = [
