@@ -9,6 +9,7 @@ import pandas as pd
 from clas_lens.artifacts import ArtifactError, load_table
 from clas_lens.given import given_path, named
 from clas_lens.significance.comparisons import load_comparisons
+from clas_lens.significance.intervals import Interval
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.run import Run
 from clas_lens.study.tables import KIND
@@ -94,11 +95,12 @@ def _rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
         }
 
 
-def _gain(folder: RunFolder, task: str) -> tuple[float, float, float]:
+def _gain(folder: RunFolder, task: str) -> Interval:
     """CLAS's mean gain over the languages without the anchor, with its interval; NaN where it was not compared."""
     path = folder.comparisons(task)
     found = load_comparisons(path)[0] if path.is_file() else []
-    return next((tuple(one.targets) for one in found if one.intervention == METHOD), (float("nan"),) * 3)
+    nothing = Interval(float("nan"), float("nan"), float("nan"))
+    return next((one.targets for one in found if one.intervention == METHOD), nothing)
 
 
 def _table(folder: RunFolder, name: str) -> pd.DataFrame:
