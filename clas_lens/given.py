@@ -106,17 +106,19 @@ def _is_real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def given_whole(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+def given_whole(
+    name: str, value: Any, *, least: int = 0, most: int | None = None, error: type[ValueError] = ValueError
+) -> int:
     """A whole number of Python or NumPy within these bounds.
 
     Raises:
-        ValueError: another number, or no number.
+        ValueError: (or `error`) another number, or no number.
     """
     scalar = value.item() if getattr(value, "ndim", None) == 0 else value
     fits = isinstance(scalar, int) and not isinstance(scalar, bool) and scalar >= least
     if not fits or (most is not None and scalar > most):
         limit = "" if most is None else f" and at most {most}"
-        raise ValueError(f"{name} must be a whole number, at least {least}{limit}; got {value!r}")
+        raise error(f"{name} must be a whole number, at least {least}{limit}; got {value!r}")
     return int(scalar)
 
 

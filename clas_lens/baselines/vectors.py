@@ -218,9 +218,16 @@ def least_squares_map(
     With ridge 0 and several such W, as with fewer examples than dimensions, the one of minimum norm.
 
     Raises:
-        ValueError: a negative ridge.
+        ValueError: a negative ridge, or states that are no tensors [example d_model], as many as goals.
     """
     given_number("ridge", ridge, least=0)
+    for one in (states, goals):
+        given(one, Tensor, "least_squares_map needs tensors [example d_model]", "Representations.at gives them")
+    if states.ndim != 2 or goals.ndim != 2 or len(states) != len(goals):
+        raise ValueError(
+            f"least_squares_map needs two tensors [example d_model] of one length; got {tuple(states.shape)} and "
+            f"{tuple(goals.shape)}"
+        )
     x, y = states.double(), goals.double()
     if ridge == 0:
         return torch.linalg.lstsq(x, y, driver="gelsd").solution.T

@@ -139,6 +139,7 @@ def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Se
 
 def sweep_settings(intervention: Intervention, alphas: Sequence[Setting]) -> Sequence[Setting]:
     """These settings at each of the intervention's layers, if it is one that can be put at several (`UnitDiffMean`)."""
+    given_intervention(intervention)
     if not (hasattr(intervention, "layer") and hasattr(intervention, "layers")):
         return alphas
     return [{"layer": float(layer), **one} for layer in cast(Any, intervention).layers for one in alphas]

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 from transformers import PreTrainedModel
 
-from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
 from clas_lens.models.hooking import HookFunction as HookFunction
 from clas_lens.models.hooking import hooked as hooked
 from clas_lens.models.hooking import refuse_compiled
@@ -129,7 +129,7 @@ def check_mlp_hooks(model: Any) -> None:
 
 def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
     """W_down: row n is what neuron n writes to the residual stream, per unit of activation."""
-    block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
+    block: Any = given_lens_model(model).blocks[check_layers([layer], model.cfg.n_layers)[0]]
     return block.mlp.W_out.detach()
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from clas_lens.given import given_word
-from clas_lens.models.backends import LensModel
+from clas_lens.models.backends import LensModel, given_lens_model
 from clas_lens.models.loading import ModelLoadError
-from clas_lens.models.sites import check_mlp_hooks, down_projection, z_name
+from clas_lens.models.sites import check_layers, check_mlp_hooks, down_projection, z_name
 from clas_lens.vocabulary import UnitSite
 
 
@@ -31,11 +31,12 @@ def n_units(model: LensModel, site: UnitSite) -> int:
 
 def output_projection(model: LensModel, site: UnitSite, layer: int) -> Float[Tensor, "unit d_model"]:
     """W_down or W_O: row n is what unit n writes to the residual stream, per unit of activation."""
+    given_lens_model(model)
     match given_word("site", site, get_args(UnitSite)):
         case "mlp":
             return down_projection(model, layer)
         case "attn":
-            block: Any = model.blocks[layer]
+            block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
             return block.attn.W_O.detach().flatten(0, -2)
         case _:
             assert_never(site)

@@ -11,6 +11,7 @@ from clas_lens.artifacts import ArtifactError, load_table, save_table
 from clas_lens.given import given_each, given_path
 from clas_lens.significance.compare import Comparison, LanguageSummary, compare
 from clas_lens.significance.intervals import Interval
+from clas_lens.significance.pairs import check_rows
 from clas_lens.significance.power import Judged
 
 KIND = "comparison"
@@ -20,7 +21,12 @@ BASELINE = "base"
 
 
 def why_not_compared(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASELINE) -> str | None:
-    """Why no intervention of these rows can be compared with the baseline; None if they can."""
+    """Why no intervention of these rows can be compared with the baseline; None if they can.
+
+    Raises:
+        ValueError: no rows of `evaluate`.
+    """
+    check_rows(rows, ("language", "intervention", "id", "group"))
     names, languages = set(rows["intervention"]), set(rows["language"])
     if baseline not in names:
         return (
