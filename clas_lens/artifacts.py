@@ -40,9 +40,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The file is readable by whoever the umask says, whatever the block's writer thinks. What killed runs on this machine left
     in the folder is swept.
     """
+    given_path("a file", path, error=ArtifactError)
     make_folder(path.parent)
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder, not a file: give another name")
     _sweep(path.parent)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    # The name has to have room for what is put around it.
+    name = path.name if len(os.fsencode(path.name)) <= 150 else hashlib.sha256(path.name.encode()).hexdigest()
+    temporary = path.with_name(f".{name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         temporary.touch()
         mode = stat.S_IMODE(temporary.stat().st_mode)  # what the umask gives; asking for it by os.umask would change it

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isfinite
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +62,7 @@ def given_frame(value: Any, columns: Iterable[str], what: str, how: str) -> pd.D
     Raises:
         ValueError: no DataFrame, one without a column, or one without rows.
     """
-    wanted = list(columns)
+    wanted = list(map(str, columns))
     if not isinstance(value, pd.DataFrame):
         raise ValueError(f"{what} needs a DataFrame with {', '.join(wanted)} ({how}), got {named(value)}")
     lacking = [name for name in wanted if name not in value.columns]
@@ -120,6 +121,17 @@ def given_whole(
         limit = "" if most is None else f" and at most {most}"
         raise error(f"{name} must be a whole number, at least {least}{limit}; got {value!r}")
     return int(scalar)
+
+
+def whole_place(value: Any) -> int:
+    """A place to look at: a whole number of Python, NumPy or torch, and no truth value, which has an index too.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        raise TypeError("a truth value is no place")
+    return index(value)
 
 
 def given_word(name: str, value: Word, available: Sequence[str], *, error: type[ValueError] = ValueError) -> Word:

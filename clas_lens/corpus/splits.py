@@ -33,7 +33,8 @@ def split_units(
     """
     seed = given_whole("seed", seed)
     units = given_each(units, str, "units must be a list of texts", "one a row: its article, or its premise")
-    distinct = list(dict.fromkeys(units if known is None else known))
+    whole = units if known is None else given_each(known, str, "known must be a list of texts", "every unit there is")
+    distinct = list(dict.fromkeys(whole))
     if len(distinct) < 3:
         raise ValueError(f"three parts need at least 3 units that share nothing, found {len(distinct)}")
     random.Random(seed).shuffle(distinct)

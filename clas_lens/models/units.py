@@ -11,7 +11,7 @@ from typing import Any, assert_never, get_args
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from clas_lens.given import given_word
+from clas_lens.given import given, given_word
 from clas_lens.models.backends import LensModel, given_lens_model
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.models.sites import check_layers, check_mlp_hooks, down_projection, z_name
@@ -122,6 +122,8 @@ def to_heads(values: Shaped[Tensor, "*rest unit"], described: Mapping[str, Any])
     Raises:
         ValueError: units of the MLP, which has no heads, or another number of units than heads x d_head.
     """
+    given(values, Tensor, "to_heads needs units", "such as stats.mean, with stats.model")
+    given(described, Mapping, "to_heads needs the model that the units are of", "such as stats.model")
     n_heads, d_head = (int(described.get(name, 0)) for name in ("n_heads", "d_head"))
     if site_of(described) != "attn" or not n_heads:
         raise ValueError("MLP neurons have no heads: collect_statistics(..., site='attn') measures attention's units")
