@@ -42,20 +42,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     given_path("a file", path, error=ArtifactError)
     make_folder(path.parent)
-    if path.is_dir():
-        raise ArtifactError(f"{path} is a folder, not a file: give another name")
+    if path.exists() and not path.is_file():  # a folder, or a device, which renaming would put a file in the place of
+        raise ArtifactError(f"{path} is there and is no file that could be replaced: give another name")
     _sweep(path.parent)
     # The name has to have room for what is put around it.
     name = path.name if len(os.fsencode(path.name)) <= 150 else hashlib.sha256(path.name.encode()).hexdigest()
     temporary = path.with_name(f".{name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        temporary.touch()
+        _touch(temporary, path)
         mode = stat.S_IMODE(temporary.stat().st_mode)  # what the umask gives; asking for it by os.umask would change it
         yield temporary
         temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _touch(temporary: Path, path: Path) -> None:
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written ({error.strerror}): give another place") from error
 
 
 def make_folder(folder: Path) -> Path:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-Kind = TypeVar("Kind")
 Word = TypeVar("Word", bound=str)
 
 LONGEST = 255  # bytes of a file's name
@@ -41,8 +40,11 @@ def given(value: Any, kind: Any, what: str, how: str, *, error: type[ValueError]
     return value
 
 
-def given_each(values: Any, kind: type[Kind], what: str, how: str) -> list[Kind]:
+def given_each(values: Any, kind: Any, what: str, how: str) -> list[Any]:
     """A list of values of this kind.
+
+    Args:
+        kind, what, how: as in `given`.
 
     Raises:
         ValueError: no list, or something else in it.

@@ -54,7 +54,9 @@ def draw_files(
             for. In print the paper's figure numbers lead the names, and the neuron browser is a table instead
             (`clas-lens tables`).
     """
-    runs = [RunData.open(root) for root in given_each(roots, object, "draw_files needs run folders", "give [folder]")]
+    runs = [
+        RunData.open(root) for root in given_each(roots, (str, Path), "draw_files needs run folders", "give [folder]")
+    ]
     if not runs:
         raise ValueError("draw_files needs at least one run folder, got none")
     figures = drawn_figures(runs[0]) if len(runs) == 1 else grid_figures(runs)

@@ -36,7 +36,7 @@ def mean_batch_percentiles(
     """
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_sizes(batch_size, max_tokens)
-    percentile = given_number("percentile", percentile, above=0, below=100)
+    percentile = given_number("a percentile", percentile, above=0, below=100)
     check_mlp_hooks(model)
     check_bare(model, "mean_batch_percentiles", kept=False)
     items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)

@@ -170,8 +170,8 @@ def check_plain(hf_model: PreTrainedModel) -> None:
     head = hf_model.get_output_embeddings()
     if head is not None and not isinstance(getattr(head, "weight", None), torch.Tensor):
         raise ModelLoadError(
-            f"the output embedding of this {type(hf_model).__name__} is a {type(head).__name__}, which has no matrix of weights: "
-            "give the model with its own"
+            f"the output embedding of this {type(hf_model).__name__} is a {type(head).__name__} without a matrix "
+            "of weights: give the model with its own"
         )
     refuse_experts(hf_model)
 

@@ -119,7 +119,8 @@ def test_texts_are_known_in_languages_that_the_corpus_is_not_told_by(llama, xqua
     """A corpus is told by its English, or its first language; its German is XQuAD's all the same."""
     example = xquad_parts["test"].examples("de")[3]
     corpus = cl.ParallelCorpus.from_texts({"ar": ["شاي"], "de": [example.fields["context"]]}, ids=["z9"])
-    clas = cl.Clas(cl.categorize(cl.collect_statistics(llama, corpus, max_tokens=16, progress=False)), layers=(1,))
+    stats = cl.collect_statistics(llama, corpus, max_tokens=16, progress=False)
+    clas = cl.Clas(cl.categorize(stats), layers=(1,), anchor="ar")
     assert xquad_parts["test"].key(xquad_parts["test"].examples("de")[3]) in overlapping(xquad_parts["test"], clas)
     states = cl.collect_representations(llama, corpus, [1], progress=False)
     assert overlapping(xquad_parts["test"], cl.AddVector.diff_mean(states, 1, "ar"))
