@@ -234,6 +234,7 @@ def window_table(data: RunData) -> Table | None:
 
 def run_tables(data: RunData) -> dict[str, Table]:
     """All tables that the run has data for, by name; the paper's with its numbers."""
+    RunData.given(data)
     tables: dict[str, Table | None] = {
         "texts": measured_table(data),
         "neurons": neuron_table(data),
