@@ -22,3 +22,4 @@ from analysis.figures.sharing import overlap_matrix as overlap_matrix
 from analysis.style.export import save_figure as save_figure
 from analysis.style.languages import language_style as language_style
 from analysis.style.look import themed as themed
+from analysis.style.theme import prepare_notebook as prepare_notebook

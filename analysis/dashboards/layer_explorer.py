@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
-from ipywidgets import Dropdown, FloatSlider, Layout
+from ipywidgets import Dropdown, FloatSlider
 
+from analysis.dashboards.controls import control_layout
 from analysis.dashboards.dashboard import Dashboard
 from analysis.dashboards.markup import paragraph, table, text_bar
 from analysis.figures.layers import layer_distribution
@@ -35,8 +36,10 @@ class LayerExplorer(Dashboard):
         self._fixed = None if bridge_layers is None else tuple(bridge_layers)
         self.cats = categorize(stats)
         controls = {
-            "activity": Dropdown(options=list(get_args(Activity)), description="activity"),
-            "threshold": FloatSlider(description="threshold", layout=Layout(width="40em")),
+            "activity": Dropdown(
+                options=list(get_args(Activity)), description="activity", layout=control_layout("14em")
+            ),
+            "threshold": FloatSlider(description="threshold", layout=control_layout("30em")),
         }
         _set_range(controls["threshold"], stats, "mean")
         super().__init__(controls, self._figures())

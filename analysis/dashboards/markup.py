@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+import plotly.graph_objects as go
+
 BAR = 16  # characters
 
 
@@ -23,3 +25,28 @@ def text_bar(share: float) -> str:
 def paragraph(text: str) -> str:
     """Escaped text."""
     return f'<p style="margin:.3em 0">{escape(text)}</p>'
+
+
+def alert(text: str) -> str:
+    """Escaped text that is not to be missed."""
+    return f'<p style="margin:.3em 0;padding:.3em .7em;border-left:4px solid #D55E00">{escape(text)}</p>'
+
+
+def heading(figure: go.Figure) -> str:
+    """A figure's title and subtitle as HTML; their markup is plotly's, which escapes data before it comes here."""
+    title = figure.layout.title
+    small = f'<br><span style="font-size:smaller;opacity:.8">{_joined(title.subtitle.text)}</span>'
+    return f'<div style="line-height:1.3;margin:.6em 0 0"><strong>{_joined(title.text)}</strong>{small}</div>'
+
+
+def _joined(text: str | None) -> str:
+    return (text or "").replace("<br>", " ")
+
+
+def code_block(code: str) -> str:
+    """Code with a button that copies it; one click into the code selects all of it."""
+    copy = "navigator.clipboard.writeText(this.nextElementSibling.textContent)"
+    return (
+        f'<button onclick="{copy}" style="margin:.3em 0">copy</button>'
+        f'<pre style="user-select:all;overflow-x:auto;line-height:1.35">{escape(code)}</pre>'
+    )

@@ -1,0 +1,67 @@
+"""The picture that stands for a dashboard where its widgets do not run, and the styles by which one of the two is seen."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import plotly.graph_objects as go
+
+from analysis.dashboards.markup import heading, paragraph
+from analysis.style.export import ExportError, drawn_pngs
+from analysis.style.look import words_of
+
+SAVED = "As it was when the cell ran; run the cell again to move it."
+
+
+def still_html(
+    figures: Sequence[go.Figure], top: str, note: str, texts: Mapping[str, str], *, mark: str, name: str
+) -> str:
+    """Pictures of figures between the texts above and below them, and a style that hides widgets which were not found.
+
+    Without a Chromium to draw them the figures are left out, and the reason is said: the texts have their numbers.
+
+    Args:
+        top, note: HTML.
+        texts: further HTML by heading.
+        mark: the class of the live dashboard.
+        name: of this one, in the page.
+    """
+    more = "".join(f"<details><summary>{escape(title)}</summary>{text}</details>" for title, text in texts.items())
+    return (
+        f'<div class="{_class(mark, name)}">{top}<div style="display:flex;flex-wrap:wrap;gap:1em">{_pictures(figures)}</div>'
+        f"{note}{more}{paragraph(SAVED)}</div><style>{_still_style(mark, name)}</style>"
+    )
+
+
+def live_style(mark: str, name: str) -> str:
+    """CSS that hides the picture while the widgets have drawn a figure; it lives and ends with the widgets."""
+    drawn = f".{mark}-{name} .js-plotly-plot .main-svg"
+    still = _class(mark, name)
+    return (
+        f"body:has({drawn}) .{still}, body:has({drawn}) .jp-OutputArea-child:has(.{still}) {{display: none !important}}"
+    )
+
+
+def _class(mark: str, name: str) -> str:
+    return f"{mark}-still-{name}"
+
+
+def _still_style(mark: str, name: str) -> str:
+    """Hides the next output as long as no dashboard is in it; on dark paper the picture's lightness is turned round."""
+    still = f".{_class(mark, name)}"
+    return (
+        f".jp-OutputArea-child:has({still}) + .jp-OutputArea-child:not(:has(.{mark}-{name})) {{display: none !important}}\n"
+        f'[data-jp-theme-light="false"] {still} img {{filter: invert(0.93) hue-rotate(180deg)}}'
+    )
+
+
+def _pictures(figures: Sequence[go.Figure]) -> str:
+    try:
+        drawn = drawn_pngs(figures)
+    except (ExportError, OSError, TimeoutError) as error:
+        return paragraph(f"No picture of the figures: {error}") + "".join(map(heading, figures))
+    return "".join(
+        f'<img alt="{escape(words_of(figure))}" width="{figure.layout.width}" style="max-width:100%;height:auto" '
+        f'src="data:image/png;base64,{b64encode(picture).decode()}"/>'
+        for figure, picture in zip(figures, drawn, strict=True)
+    )
