@@ -19,7 +19,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight have no outputs
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-NOTEBOOK = "window.jupyterapp?.shell.currentWidget"
+NOTEBOOK = "[...(window.jupyterapp?.shell.widgets('main') ?? [])].find(one => one.sessionContext)"
 IDLE = f"return {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'"
 RUN_ALL = """
 window.ran = null;
@@ -129,6 +129,8 @@ class Lab:
         else:
             self.wait("question for a kernel", NO_KERNEL, START)
             self.wait("notebook without a kernel", CLOSED, START)
+
+        self.browser.execute_script(f"window.jupyterapp.shell.activateById({NOTEBOOK}.id)")
 
     def run_all(self, seconds: int) -> None:
         """Run every cell."""

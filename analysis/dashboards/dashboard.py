@@ -9,6 +9,7 @@ from ipywidgets import HTML, Accordion, Box, Layout, VBox, Widget
 
 from analysis.dashboards.markup import alert, heading, paragraph
 from analysis.dashboards.still import live_style, still_html
+from analysis.style.export import CONFIG
 from analysis.style.theme import ink_style
 
 TEXT_HTML = "text/html"
@@ -45,7 +46,7 @@ class Dashboard(VBox):
     ) -> None:
         self.controls = dict(controls)
         self.originals = tuple(figures)
-        self.figures = tuple(go.FigureWidget(bare(figure)) for figure in figures)
+        self.figures = tuple(_widget(figure) for figure in figures)
         self.top, self.note = HTML(), HTML()
         self.more = {name: HTML() for name in more}
         self._headings = tuple(HTML(heading(figure)) for figure in figures)
@@ -93,6 +94,13 @@ class Dashboard(VBox):
             figure._repr_mimebundle_()  # writes its present state to where a front end that joins late reads it
         display({TEXT_HTML: self.static_html()}, raw=True)
         display(self._repr_mimebundle_(), raw=True)
+
+
+def _widget(figure: go.Figure) -> go.FigureWidget:
+    """A figure that follows the width of its panel, with plotly's buttons under the pointer alone."""
+    shown = go.FigureWidget(bare(figure))
+    shown._config = {**CONFIG, "responsive": True}
+    return shown
 
 
 def bare(figure: go.Figure) -> go.Figure:
