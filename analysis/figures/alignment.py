@@ -25,18 +25,17 @@ def cosine_to_english(
 
     Args:
         frame: `cosine_frame(...)`: language, layer, before, after; only the layers to average over (the paper's: the
-            bridge layers). A mapping of names to these is drawn side by side.
+            bridge layers). Or `measure_effects(...)`, which is that mean already; the anchor's row, a check, is left out. A
+            mapping of names to these is drawn side by side.
         anchor: to which they are; it is named in the texts.
     """
     name = plain(language_name(anchor))
     panels = panels_of(frame)
-    for panel in panels.values():
-        given_frame(panel, ("language", "layer", "before", "after"), "cosine_to_english", "cosine_frame(...)")
-    means = {heading: _layer_means(panel) for heading, panel in panels.items()}
+    means = {heading: _layer_means(panel, anchor) for heading, panel in panels.items()}
     figure = panel_row(list(panels), shared_yaxes=False, horizontal_spacing=0.1)
     for column, rows in enumerate(means.values(), start=1):
         _add_dumbbells(figure, rows, column)
-    layers = sorted({int(layer) for panel in panels.values() for layer in panel["layer"]})
+    layers = sorted({int(layer) for panel in panels.values() if "layer" in panel for layer in panel["layer"]})
     tallest = max(len(rows) for rows in means.values())
     apply_look(
         figure,
@@ -51,13 +50,21 @@ def cosine_to_english(
     return figure
 
 
-def _layer_means(frame: pd.DataFrame) -> pd.DataFrame:
+def _layer_means(frame: pd.DataFrame, anchor: str) -> pd.DataFrame:
     """One row a language, the least alike first."""
+    given(frame, pd.DataFrame, "cosine_to_english needs a table", "cosine_frame(...) or measure_effects(...)")
+    if {"cosine_before", "cosine_after"} <= set(frame.columns):
+        of_others = frame[frame["language"] != anchor]
+        frame = of_others.rename(columns={"cosine_before": "before", "cosine_after": "after"})
+    else:
+        given_frame(frame, ("language", "layer", "before", "after"), "cosine_to_english", "cosine_frame(...)")
     means = frame.groupby("language")[["before", "after"]].mean()
     return means.assign(change=means["after"] - means["before"]).sort_values("before").reset_index()
 
 
 def _layer_names(layers: list[int]) -> str:
+    if not layers:
+        return "the layers measured"
     if len(layers) == 1:
         return f"layer {layers[0]}"
     if layers == list(range(layers[0], layers[-1] + 1)):

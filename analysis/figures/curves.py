@@ -23,11 +23,15 @@ def alpha_curve(
         table: a search table: task, alpha, beta, gamma, language, score (percent), n, and where there are
             such the task's `title` and `metric_title`; of one beta and gamma. Its languages
             are drawn thinly behind their mean. A mapping of names (models, methods) to such tables draws their means only.
+            Or what `cl.sweep(...)` gives: then how far the next token moves and how many answers change, a panel each.
 
     Raises:
         ValueError: more than one beta or gamma, which would mix different curves.
     """
     series = panels_of(table)
+    swept = {name: _swept(rows) for name, rows in series.items() if isinstance(rows, pd.DataFrame) and "kl" in rows}
+    if swept:
+        return _sweep_curve(series, swept, title=title, dark=dark)
     for rows in series.values():
         given_frame(rows, SEARCHED, "alpha_curve", "the table of a search")
         _require_one(rows, "beta")
@@ -52,6 +56,43 @@ def alpha_curve(
     )
     figure.update_xaxes(title="\N{GREEK SMALL LETTER ALPHA} (0 = no steering)")
     return figure
+
+
+SWEPT = {"kl": "KL of the next token (nats)", "changed": "answers changed (%)"}
+
+
+def _swept(sweep: pd.DataFrame) -> pd.DataFrame:
+    """A sweep as a search table: mean over prompts by measure, alpha and language."""
+    given_frame(sweep, ("alpha", "prompt", "language", "kl", "changed"), "alpha_curve", "cl.sweep(...)")
+    measured = {"kl": sweep["kl"].astype(float), "changed": 100.0 * sweep["changed"].astype(float)}
+    parts = [sweep[["alpha", "language"]].assign(task=name, score=values) for name, values in measured.items()]
+    grouped = pd.concat(parts).groupby(["task", "alpha", "language"], sort=False)["score"]
+    return grouped.agg(["mean", "size"]).reset_index().rename(columns={"mean": "score", "size": "n"})
+
+
+def _sweep_curve(
+    series: Mapping[str, pd.DataFrame], swept: Mapping[str, pd.DataFrame], *, title: str | None, dark: bool
+) -> go.Figure:
+    if len(swept) != len(series):
+        raise ValueError("alpha_curve: sweeps and tables of searches have different measures; draw them apart")
+    figure = make_subplots(cols=2, subplot_titles=list(SWEPT.values()), horizontal_spacing=0.1)
+    for column, (measure, unit) in enumerate(SWEPT.items(), start=1):
+        for number, (name, rows) in enumerate(swept.items()):
+            part = rows[rows["task"] == measure]
+            if len(swept) == 1 and part["language"].nunique() > 1:
+                _add_languages(figure, part, column)
+            _add_mean(figure, part, "alpha", name or "mean over languages", number, column=column)
+        figure.update_yaxes(title=unit, rangemode="tozero", row=1, col=column)
+    figure.update_traces(hovertemplate="\N{GREEK SMALL LETTER ALPHA} = %{x:g}: %{y:.4g}")
+    prompts = max(sweep["prompt"].nunique() for sweep in series.values())
+    apply_look(
+        figure,
+        title=title or "What prompts become against steering strength \N{GREEK SMALL LETTER ALPHA}",
+        subtitle=f"{prompts} prompts against the unsteered model; thin: single languages",
+        dark=dark,
+        width=PAGE,
+    )
+    return figure.update_xaxes(title="\N{GREEK SMALL LETTER ALPHA} (0 = no steering)")
 
 
 def _alpha_subtitle(series: Mapping[str, pd.DataFrame]) -> str:

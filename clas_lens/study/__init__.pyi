@@ -6,3 +6,5 @@ from clas_lens.study.folder import RunFolder as RunFolder
 from clas_lens.study.order import run_study as run_study
 from clas_lens.study.plan import plan_study as plan_study
 from clas_lens.study.run import Run as Run
+from clas_lens.study.side_by_side import RunPair as RunPair
+from clas_lens.study.side_by_side import compare_runs as compare_runs

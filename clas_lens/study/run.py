@@ -40,6 +40,9 @@ Say = Callable[[str], None]
 Interventions = Mapping[str, Intervention | None]
 
 
+SHARES_KIND = "layer shares"
+
+
 def silent(text: str) -> None:
     """Say nothing."""
 
@@ -161,7 +164,7 @@ class Run:
         cats = categorize(self.statistics, config.threshold, config.activity, quantile=config.quantile)
         layers = select_bridge_layers(cats, layers=config.layers)
         cats.save(self.folder.categories)
-        save_table(self.folder.tables / "layer_shares.parquet", "layer shares", cats.shares(), {})
+        save_table(self.folder.tables / "layer_shares.parquet", SHARES_KIND, cats.shares(), {})
         if cats.site == "attn":
             save_table(self.folder.tables / "head_shares.parquet", "head shares", cats.by_head(), {})
         self.folder.update_manifest(
