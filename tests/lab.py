@@ -115,7 +115,7 @@ class Lab:
         return f"Screenshot: {picture}\ncells say: {said}\nserver: {self.log.read_text()[-800:]}"
 
     def open(self, address: str, name: str, *, kernel: bool = True) -> None:
-        """The notebook on screen, with a kernel that is ready; without one it asks for a kernel, and is told that there is none."""
+        """The notebook on screen, with a kernel that is ready; without one it asks, and is told that there is none."""
         from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.support.ui import WebDriverWait
 

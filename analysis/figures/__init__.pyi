@@ -12,7 +12,7 @@ from analysis.figures.layers import layer_distribution as layer_distribution
 from analysis.figures.maps import tsne_map as tsne_map
 from analysis.figures.neurons import neuron_browser as neuron_browser
 from analysis.figures.neurons import neuron_distribution as neuron_distribution
-from analysis.figures.paper import paper_gains as paper_gains
 from analysis.figures.overlays import overlay_runs as overlay_runs
+from analysis.figures.paper import paper_gains as paper_gains
 from analysis.figures.sharing import category_flow as category_flow
 from analysis.figures.sharing import overlap_matrix as overlap_matrix
