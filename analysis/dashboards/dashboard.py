@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import anywidget
 import plotly.graph_objects as go
 from IPython.display import display
 from ipywidgets import HTML, Accordion, Box, Layout, VBox, Widget
@@ -16,6 +17,22 @@ TEXT_HTML = "text/html"
 CLEAR = "rgba(0, 0, 0, 0)"
 PANEL = "420px"  # a figure is at least so wide where the cell is; narrower cells have one figure a row
 MARK = "clas-lens"  # the class by which styles find dashboards
+
+
+class WidthWatch(anywidget.AnyWidget):
+    """Tells figures, which listen to the window alone, that the cell has another width: a side bar came or went."""
+
+    _esm = """
+    export default { render({ el }) {
+        let waiting = null;
+        const watch = new ResizeObserver(() => {
+            clearTimeout(waiting);
+            waiting = setTimeout(() => window.dispatchEvent(new Event("resize")), 300);
+        });
+        watch.observe(el);
+        return () => watch.disconnect();
+    } };
+    """
 
 
 class Dashboard(VBox):
@@ -59,7 +76,7 @@ class Dashboard(VBox):
         closed = [Accordion(list(self.more.values()), titles=tuple(self.more))] if self.more else []
         style = HTML(layout=Layout(display="none"))
         below = [] if beside else [self.note]
-        super().__init__([style, self.top, self._row, Box(panels, layout=_wrapped()), *below, *closed])
+        super().__init__([style, WidthWatch(), self.top, self._row, Box(panels, layout=_wrapped()), *below, *closed])
         style.value = f"<style>{ink_style(f'.{MARK}')}\n{live_style(MARK, self.model_id)}</style>"
         self.add_class(MARK).add_class(f"{MARK}-{self.model_id}")
 
@@ -99,7 +116,7 @@ class Dashboard(VBox):
 def _widget(figure: go.Figure) -> go.FigureWidget:
     """A figure that follows the width of its panel, with plotly's buttons under the pointer alone."""
     shown = go.FigureWidget(bare(figure))
-    shown._config = {**CONFIG, "responsive": True}
+    shown._config = dict(CONFIG)
     return shown
 
 

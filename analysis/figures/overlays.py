@@ -42,7 +42,7 @@ def overlay_runs(pair: RunPair, *, method: str = METHOD, dark: bool = False) -> 
     if "share" in both:
         found["layers"] = _layers(both["share"], pair.names, dark=dark)
     if "score" in both:
-        means = both["score"].groupby(["run", "task", "alpha"], as_index=False)["value"].mean()
+        means = both["score"].groupby(["run", "task", "alpha"])["value"].mean().reset_index()
         found["alpha"] = _alpha(means, pair.names, dark=dark)
     if "gain" in both:
         found["gains"] = _by_language(
@@ -114,7 +114,7 @@ def _cosine_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     shared = set.intersection(*(set(part["layer"]) for _, part in joined.groupby("run")))
     kept = joined[joined["layer"].isin(shared)]
     kept = kept.assign(value=kept["value_after"] - kept["value_before"])
-    return kept.groupby(["run", "task", "language"], as_index=False)["value"].mean()
+    return kept.groupby(["run", "task", "language"])["value"].mean().reset_index()
 
 
 def _by_language(

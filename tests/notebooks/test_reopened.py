@@ -35,8 +35,8 @@ def saved(folders, tmp_path_factory) -> nbformat.NotebookNode:
     cells = [CELL.format(folder=str(folders["llama"])), *CELLS]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    kernel = {"display_name": "gone", "language": "python", "name": "gone"}
-    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    kernel = {"display_name": "gone", "language": "gone", "name": "gone"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel})
     return notebook
 
 
