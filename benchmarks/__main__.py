@@ -1,5 +1,5 @@
 """Measure and print: `python -m benchmarks collection memory steering evaluation prefixes search loading growth decoding
-coverage export cluster`; by its name alone `full-size`, which needs 16 GB of disk and of memory.
+probe coverage export cluster`; by its name alone `full-size`, which needs 16 GB of disk and of memory.
 
 Each benchmark writes `<out>/<name>-<size>.json`. Ratios are from one run, contenders taking turns. Nothing else should be
 running. The contenders of other packages need the extra `benchmark`,
@@ -17,7 +17,7 @@ from benchmarks.models import SIZES
 
 NAMES = (
     *("collection", "memory", "steering", "evaluation", "prefixes", "search", "loading", "growth", "decoding"),
-    *("coverage", "export", "cluster"),
+    *("probe", "coverage", "export", "cluster"),
 )
 BY_NAME = ("full-size",)
 

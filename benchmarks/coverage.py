@@ -4,7 +4,6 @@
 Anything else would be "WRONG".
 """
 
-import json
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -158,18 +157,21 @@ def draw(rows: Sequence[Row], out: Path) -> None:
 
 def _cell(row: Row, backend: str) -> str:
     verdict = row.get(backend, "not offered")
-    return verdict if verdict != "refused" else f"refused: {json.dumps(_short(row[f'{backend}_why']))[1:-1]}"
+    return verdict if verdict != "refused" else f"refused: {_short(row[f'{backend}_why'])}"
+
+
+# What a refusal says, and the same in a few words.
+REASONS = (
+    ("mixture of", "no hook point within an expert"),
+    ("does not compute", "TransformerLens computes it otherwise than Transformers"),
+    ("no HookedTransformer conversion", "TransformerLens has no conversion"),
+    ("does not fit it", "TransformerLens's conversion leaves tensors out"),
+    ("do not fit the model", "TransformerLens's conversion leaves tensors out"),
+    ("Could not determine", "TransformerLens does not know it"),
+    ("cannot bridge", "TransformerLens does not know it"),
+)
 
 
 def _short(why: str) -> str:
-    """The reason in a few words."""
-    for mark, words in (
-        ("mixture of", "mixture of experts"),
-        ("does not compute", "TransformerLens computes it otherwise"),
-        ("no HookedTransformer conversion", "no conversion"),
-        ("does not fit it", "the conversion does not fit it"),
-        ("cannot bridge", "unknown to TransformerLens"),
-    ):
-        if mark in why:
-            return words
-    return why[:80]
+    """The reason in a few words; one that no other has is given whole."""
+    return next((words for mark, words in REASONS if mark in why), why.replace("|", "/"))

@@ -25,7 +25,7 @@ from clas_lens.models.backends import HAS_HOOKED
 from clas_lens.models.presets import PRESETS
 
 GIB = 1024**3
-ROOM = 1.08  # of the weights, what a run took at most (1.057)
+ROOM = 1.08  # of the weights, what a run took at most (1.055, Qwen with hooks)
 BESIDE = 2 * GIB  # Python, its packages, and activations
 PAPER_CONFIGS: dict[str, PreTrainedConfig] = {
     "llama-3.1-8b": LlamaConfig(

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import clas_lens as cl
+from benchmarks import coverage
 from benchmarks.measure import Row, in_child
-from benchmarks.models import Size, device_and_dtype, hf_model, tokenizer
+from benchmarks.models import Size, device_and_dtype, hf_model
 from clas_lens.models.checkpoints import find_checkpoint
 
 GEMMA = "gemma-3-270m"
@@ -25,7 +26,7 @@ def run(size: Size, rounds: int) -> list[Row]:
     """The real Gemma, and random weights of Llama's shape; the same in every size."""
     with tempfile.TemporaryDirectory() as folder:
         hf_model("stack", **LLAMA).save_pretrained(folder)
-        tokenizer("stack").save_pretrained(folder)
+        coverage.tiny_tokenizer().save_pretrained(folder)
         return [
             *_compared("Gemma 3 270M", find_checkpoint(GEMMA).folder, {"stock loader": stock_gemma}, rounds),
             *_compared("Llama-shaped", Path(folder), {}, rounds),

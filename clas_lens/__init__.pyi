@@ -1,5 +1,6 @@
 __version__: str
 
+from clas_lens import analysis as analysis
 from clas_lens import baselines as baselines
 from clas_lens import categories as categories
 from clas_lens import causal as causal
@@ -45,9 +46,9 @@ from clas_lens.models.hooked import relayout_weights as relayout_weights
 from clas_lens.models.load import load_model as load_model
 from clas_lens.models.loading import ModelLoadError as ModelLoadError
 from clas_lens.representations.alignment import AlignmentError as AlignmentError
+from clas_lens.representations.collect import collect_representations as collect_representations
 from clas_lens.representations.effects import measure_effects as measure_effects
 from clas_lens.representations.sentences import Representations as Representations
-from clas_lens.representations.sentences import collect_representations as collect_representations
 from clas_lens.representations.sweep import sweep as sweep
 from clas_lens.significance.card import RowsCard as RowsCard
 from clas_lens.significance.compare import Comparison as Comparison

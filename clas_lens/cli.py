@@ -1,4 +1,4 @@
-"""`clas-lens`: one subcommand a stage, and `demo` for all of them. This is the only module that also calls `analysis`."""
+"""`clas-lens`: one subcommand a stage, and `demo` for all of them. Figures and reports are those of `clas_lens.analysis`."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clas_lens import __version__
+from clas_lens.completion import INSTALL, SHELLS, completion_script
 from clas_lens.study.config import (
     CategorizeConfig,
     ClusterConfig,
@@ -149,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, and do nothing")
     study.add_argument("--rate", type=float, default=None, help="tokens a second of one worker, for the plan's hours")
     _add_cluster_options(study)
+    completion = add("completion", _completion, "print a script with which your shell completes commands and options")
+    completion.add_argument("shell", choices=SHELLS, help="the shell that you type in")
+    completion.epilog, completion.formatter_class = INSTALL, argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -204,10 +208,10 @@ def _demo(arguments: argparse.Namespace) -> None:
 
     run = run_demo(config, say)
     figure = _draw_layers(run)
-    from analysis.report.build import build_report
+    from clas_lens import analysis
 
     say("writing the report")
-    report = build_report(config.out)
+    report = analysis.report.build_report(config.out)
     say(f"done. Look at\n  {report}\n  {figure}\n  {config.out / 'summary.md'}")
 
 
@@ -301,9 +305,9 @@ def _open(arguments: argparse.Namespace, config: EvaluateCommand | SearchCommand
 
 
 def _figures(arguments: argparse.Namespace) -> None:
-    from analysis.report.files import draw_files
+    from clas_lens import analysis
 
-    written = draw_files(
+    written = analysis.report.draw_files(
         arguments.runs,
         arguments.out,
         arguments.format,
@@ -316,18 +320,17 @@ def _figures(arguments: argparse.Namespace) -> None:
 
 
 def _tables(arguments: argparse.Namespace) -> None:
-    from analysis.report.run import RunData
-    from analysis.report.tables import run_tables
-    from analysis.tables.files import export_tables
+    from clas_lens import analysis
 
-    data = RunData.open(arguments.run)
-    for path in export_tables(run_tables(data), arguments.out or data.run.tables, arguments.format):
+    data = analysis.report.RunData.open(arguments.run)
+    tables = analysis.report.run_tables(data)
+    for path in analysis.tables.export_tables(tables, arguments.out or data.run.tables, arguments.format):
         print(path)
 
 
 def _report(arguments: argparse.Namespace) -> None:
     config = read_config(ReportConfig, arguments)
-    from analysis.report.build import build_report
+    from clas_lens import analysis
 
     if arguments.collect:
         from clas_lens.study.run import Run
@@ -336,7 +339,7 @@ def _report(arguments: argparse.Namespace) -> None:
         run = Run.open(arguments.run, report=config)
         with run.folder.alone():
             report_tables(run)
-    print(build_report(arguments.run))
+    print(analysis.report.build_report(arguments.run))
 
 
 def _study(arguments: argparse.Namespace) -> None:
@@ -363,10 +366,14 @@ def _study(arguments: argparse.Namespace) -> None:
     say(f"starting {config.name}; results go to {out}")
     for task, rows in run_study(config, out, say).rows.items():
         _print_scores(task, rows)
-    from analysis.report.build import build_report
+    from clas_lens import analysis
 
     say("writing the report")
-    say(f"done. Look at\n  {build_report(out)}\nEverything is in {out}")
+    say(f"done. Look at\n  {analysis.report.build_report(out)}\nEverything is in {out}")
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    print(completion_script(_parser(), arguments.shell))
 
 
 def _print_scores(task: str, rows: Any) -> None:
@@ -379,7 +386,7 @@ def _print_scores(task: str, rows: Any) -> None:
 
 
 def _draw_layers(run: Any) -> Path:
-    from analysis import head_distribution, layer_distribution, save_figure
+    from clas_lens.analysis import head_distribution, layer_distribution, save_figure
 
     if run.categories.site == "attn":
         heads = head_distribution(run.categories, bridge_layers=run.bridge_layers)

@@ -6,6 +6,7 @@ So importing the package costs nothing, the names are written once, and type che
 import ast
 import sys
 from importlib import import_module
+from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,7 +56,7 @@ def open_door(package: str, *, extra: str | None = None) -> None:
     homes: dict[str, str] = {}
     for node in stub.body:
         if isinstance(node, ast.ImportFrom):
-            home = "" if node.module in (None, package) else node.module
-            homes |= {alias.name: home or "" for alias in node.names}
+            home = resolve_name("." * node.level + (node.module or ""), package)
+            homes |= {alias.name: "" if home == package else home for alias in node.names}
     vars(module).update(_homes=homes, _extra=extra, __all__=sorted(homes))
     module.__class__ = Door

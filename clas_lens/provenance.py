@@ -1,7 +1,9 @@
 """When, with which versions and from which commit something was made."""
 
+import json
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +21,14 @@ def provenance() -> dict[str, Any]:
         "versions": dict(_versions()),
         "git_commit": _git_commit(),
     }
+
+
+def each_once(made: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of several of these the first of each that differ in more than their time."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in made:
+        found.setdefault(json.dumps({**one, "made": None}, sort_keys=True), dict(one))
+    return list(found.values())
 
 
 @cache

@@ -52,6 +52,15 @@ def test_each_runs_and_writes_what_it_measured(rows_of, name):
         assert same == all_of, row["what"]
 
 
+def test_the_check_tells_mistakes_from_float_error(rows_of):
+    (row,) = rows_of("probe")["rows"]
+    assert row["what"] == "float32"
+    assert row["models"] >= 20
+    assert 10 * row["float_error"] < row["tolerance"] < row["smallest_seen"]
+    seen, _, tried = row["mistakes_seen"].partition("/")
+    assert 15 <= int(seen) < int(tried), "norm epsilons and kinds of GELU are nearer than the tolerance"
+
+
 def test_memory_is_that_of_a_fresh_process():
     found = in_child(memory.collect_child, "tiny", 10)
     assert found["seconds"] > 0
@@ -68,8 +77,9 @@ def test_ratios_are_times_the_reference():
 
 def test_growth_is_drawn(tmp_path):
     rows = [
-        {"what": axis, "value": value, "seconds": value / 100, "above_mb": 90}
+        {"what": axis, "backend": backend, "value": value, "seconds": value / 100, "above_mb": 90}
         for axis, values in growth.STEPS.items()
+        for backend in growth.BACKENDS.get(axis, ("hooked",))
         for value in values
     ]
     growth.draw(rows, tmp_path)

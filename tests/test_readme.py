@@ -1,4 +1,4 @@
-"""The README tells the truth: its example runs, its commands and files exist."""
+"""The README and the guides tell the truth: their examples run, their commands and files exist."""
 
 import re
 import shlex
@@ -12,10 +12,12 @@ from clas_lens.cli import _parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = [ROOT / "docs" / "guides" / f"{name}.md" for name in ("evaluate", "own-rule", "own-model", "command-line")]
+TOLD = "\n".join([README, *(path.read_text(encoding="utf-8") for path in GUIDES)])
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", TOLD, flags=re.DOTALL)
 
 
 def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
@@ -65,3 +67,23 @@ def test_the_tree_names_every_folder():
     named = set(re.findall(r"^\s*(\w+)/", tree, flags=re.MULTILINE))
     assert {path.parent.name for path in (ROOT / "clas_lens").glob("*/__init__.py")} <= named
     assert all((ROOT / image).is_file() for image in re.findall(r"\]\((docs/\S+)\)", README))
+
+
+def test_teachers_solutions_are_the_notebooks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "site"))
+    import solutions
+
+    assert solutions.TARGET.read_text(encoding="utf-8") == solutions.solutions(), "run python docs/site/solutions.py"
+
+
+def test_each_lesson_has_a_deck_with_its_figures_and_no_network(monkeypatch):
+    pytest.importorskip("markdown", reason="needs the extra docs")
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "site"))
+    import lessons
+    import slides
+
+    for path in lessons.LESSONS:
+        deck = slides.deck(path)
+        assert deck.count("<img ") == sum(len(lessons.pictures(cell)) for cell in lessons.cells_of(path))
+        assert not re.search(r"(src|href)=.https?:", deck)
+        assert "<summary>Solution" not in deck

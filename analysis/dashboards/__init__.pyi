@@ -1,5 +1,5 @@
-from analysis.dashboards.bench import BenchView as BenchView
-from analysis.dashboards.bench_engine import SteeringBench as SteeringBench
-from analysis.dashboards.bench_result import BenchResult as BenchResult
-from analysis.dashboards.layer_explorer import LayerExplorer as LayerExplorer
-from analysis.dashboards.neuron_browser import NeuronBrowser as NeuronBrowser
+from .bench import BenchView as BenchView
+from .bench_engine import SteeringBench as SteeringBench
+from .bench_result import BenchResult as BenchResult
+from .layer_explorer import LayerExplorer as LayerExplorer
+from .neuron_browser import NeuronBrowser as NeuronBrowser

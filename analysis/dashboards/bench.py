@@ -6,18 +6,19 @@ from typing import Any, cast, get_args
 
 from ipywidgets import Dropdown, Text, Widget
 
-from analysis.dashboards.bench_code import bench_code
-from analysis.dashboards.bench_engine import SteeringBench
-from analysis.dashboards.bench_figures import LENS, bench_figures, bench_note, bench_said, lens_table
-from analysis.dashboards.controls import LayerChoice, NumberSlider, control_layout
-from analysis.dashboards.dashboard import Dashboard
-from analysis.dashboards.markup import code_block
 from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.rules import Rule
 from clas_lens.vocabulary import SiteKind
+
+from .bench_code import bench_code
+from .bench_engine import SteeringBench
+from .bench_figures import LENS, bench_figures, bench_note, bench_said, lens_table
+from .controls import LayerChoice, NumberSlider, control_layout
+from .dashboard import Dashboard
+from .markup import code_block
 
 LIMITS = {"alpha": (-8.0, 8.0), "beta": (0.0, 1.0), "gamma": (0.0, 1.0)}
 CODE = "copy as code"

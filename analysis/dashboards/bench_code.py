@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
-from analysis.dashboards.bench_engine import MaskKind
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.rules import Rule
+
+from .bench_engine import MaskKind
 
 
 def bench_code(

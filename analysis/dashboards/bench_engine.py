@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.dashboards.bench_result import BenchResult, LensTop, layer_table, logit_lens, next_token_table
-from analysis.dashboards.probe import OtherHooks, Probe
 from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
 from clas_lens.corpus.tokens import TokenBatch, pad, require_tokenizer
 from clas_lens.evaluation.passes import first_layer, only_layers
@@ -24,6 +22,9 @@ from clas_lens.steering.intervention import Intervention, SteeringError, given_i
 from clas_lens.steering.rules import Rule
 from clas_lens.steering.steer import Steering
 from clas_lens.vocabulary import check_language
+
+from .bench_result import BenchResult, LensTop, layer_table, logit_lens, next_token_table
+from .probe import OtherHooks, Probe
 
 MaskKind = Literal["clas", "matched random", "other categories", "uniform"]
 

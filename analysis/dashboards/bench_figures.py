@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from analysis.dashboards.bench_result import BenchResult
-from analysis.dashboards.controls import layer_text
-from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from ..style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from .bench_result import BenchResult
+from .controls import layer_text
+from .markup import paragraph, table, text_bar
 
 LENS = "logit lens by layer"
 

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from IPython.display import display
 from ipywidgets import HTML, Accordion, Box, Layout, VBox, Widget
 
-from analysis.dashboards.markup import alert, heading, paragraph
-from analysis.dashboards.still import live_style, still_html
-from analysis.style.export import CONFIG
-from analysis.style.theme import ink_style
+from ..style.export import CONFIG
+from ..style.theme import ink_style
+from .markup import alert, heading, paragraph
+from .still import live_style, still_html
 
 TEXT_HTML = "text/html"
 CLEAR = "rgba(0, 0, 0, 0)"

@@ -7,14 +7,15 @@ from typing import Any, get_args
 import numpy as np
 from ipywidgets import Dropdown, FloatSlider
 
-from analysis.dashboards.controls import control_layout
-from analysis.dashboards.dashboard import Dashboard
-from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.figures.layers import layer_distribution
-from analysis.figures.sharing import overlap_matrix
 from clas_lens.categories.categorize import activities, categorize, select_bridge_layers
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import SHARES, Activity
+
+from ..figures.layers import layer_distribution
+from ..figures.sharing import overlap_matrix
+from .controls import control_layout
+from .dashboard import Dashboard
+from .markup import paragraph, table, text_bar
 
 STEPS = 200
 TAIL = 0.005  # of the values, left out on either side of the slider

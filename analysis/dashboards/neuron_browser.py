@@ -8,18 +8,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from ipywidgets import Dropdown, IntSlider
 
-from analysis.dashboards.controls import control_layout
-from analysis.dashboards.dashboard import Dashboard
-from analysis.dashboards.markup import paragraph, table, text_bar
-from analysis.dashboards.neuron_engine import Piece, language_profile, layer_neurons, token_activations
-from analysis.style.look import TEXT_SIZE, apply_look, plain, quoted
-from analysis.style.numbers import signed
 from clas_lens.categories.browser import promoted_tokens
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categorize
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.models.sites import LensModel
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.intervention import check_neurons
+
+from ..style.look import TEXT_SIZE, apply_look, plain, quoted
+from ..style.numbers import signed
+from .controls import control_layout
+from .dashboard import Dashboard
+from .markup import paragraph, table, text_bar
+from .neuron_engine import Piece, language_profile, layer_neurons, token_activations
 
 WIDTH = 900  # pixels
 

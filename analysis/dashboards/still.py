@@ -6,9 +6,9 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from analysis.dashboards.markup import heading, paragraph
-from analysis.style.export import ExportError, drawn_pngs
-from analysis.style.look import words_of
+from ..style.export import ExportError, drawn_pngs
+from ..style.look import words_of
+from .markup import heading, paragraph
 
 SAVED = "As it was when the cell ran; run the cell again to move it."
 

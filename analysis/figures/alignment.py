@@ -6,12 +6,13 @@ from textwrap import wrap
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.style.labels import label_sides
-from analysis.style.languages import language_name, language_style
-from analysis.style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width
-from analysis.style.numbers import signed
 from clas_lens.given import given, given_frame
 from clas_lens.representations.alignment import GainFit
+
+from ..style.labels import label_sides
+from ..style.languages import language_name, language_style
+from ..style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width
+from ..style.numbers import signed
 
 
 def cosine_to_english(

@@ -9,12 +9,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.gains import DIVERGING
-from analysis.style.look import COLUMN, PAGE, TEXT_SIZE, apply_look, panel_row, panels_of, plain, row_width
-from analysis.style.numbers import signed
 from clas_lens.causal.scan import own_minus_others
 from clas_lens.given import given_frame, given_word
 from clas_lens.vocabulary import CauseMeasure, CauseValue
+
+from ..style.look import COLUMN, PAGE, TEXT_SIZE, apply_look, panel_row, panels_of, plain, row_width
+from ..style.numbers import signed
+from .gains import DIVERGING
 
 UNITS = {"log_prob": "nats a token", "kl": "nats a token", "score": "share of answer tokens"}
 TITLES = {

@@ -6,10 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.style.languages import language_style
-from analysis.style.look import COLUMN, PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panels_of, plain
-from analysis.style.numbers import signed
 from clas_lens.given import given_frame
+
+from ..style.languages import language_style
+from ..style.look import COLUMN, PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panels_of, plain
+from ..style.numbers import signed
 
 SEARCHED = ("task", "alpha", "beta", "gamma", "language", "score", "n")  # columns of a search table
 

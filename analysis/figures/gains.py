@@ -5,10 +5,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.style.languages import language_name, language_style
-from analysis.style.look import QUIET, apply_look, plain
-from analysis.style.numbers import signed
 from clas_lens.given import given_frame, given_number
+
+from ..style.languages import language_name, language_style
+from ..style.look import QUIET, apply_look, plain
+from ..style.numbers import signed
 
 # Blue for gains, orange-brown for losses: a pair that no colour vision confuses.
 DIVERGING = [[0.0, "#E08214"], [0.25, "#FDB863"], [0.5, "#F5F5F5"], [0.75, "#92C5DE"], [1.0, "#4393C3"]]

@@ -7,13 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.layers import subtitle_of
-from analysis.figures.sharing import SEQUENTIAL
-from analysis.style.look import PAGE, TEXT_SIZE, apply_look
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.display import CATEGORY_COLOURS
 from clas_lens.given import given_frame
 from clas_lens.models.sites import check_layers
+
+from ..style.look import PAGE, TEXT_SIZE, apply_look
+from .layers import subtitle_of
+from .sharing import SEQUENTIAL
 
 OUTLINE = "#D55E00"  # seen on every shade of `SEQUENTIAL`
 

@@ -6,7 +6,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.style.look import (
+from clas_lens.categories.categorize import NeuronCategories
+from clas_lens.display import CATEGORY_COLOURS
+from clas_lens.given import given_frame
+from clas_lens.models.sites import check_layers
+from clas_lens.vocabulary import ACTIVITY_TITLES, UnitSite
+
+from ..style.look import (
     BRIDGE_SHADE,
     CATEGORY_DASHES,
     CATEGORY_SYMBOLS,
@@ -17,12 +23,7 @@ from analysis.style.look import (
     plain,
     row_width,
 )
-from analysis.style.numbers import number
-from clas_lens.categories.categorize import NeuronCategories
-from clas_lens.display import CATEGORY_COLOURS
-from clas_lens.given import given_frame
-from clas_lens.models.sites import check_layers
-from clas_lens.vocabulary import ACTIVITY_TITLES, UnitSite
+from ..style.numbers import number
 
 Data = NeuronCategories | pd.DataFrame
 

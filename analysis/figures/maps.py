@@ -4,12 +4,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.style.labels import label_sides
-from analysis.style.languages import language_style
-from analysis.style.look import GRIDLINE, PAGE, QUIET, apply_look, hover_text, plain
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.given import given, given_frame
 from clas_lens.representations.maps import WHEN, SentenceMap
+
+from ..style.labels import label_sides
+from ..style.languages import language_style
+from ..style.look import GRIDLINE, PAGE, QUIET, apply_look, hover_text, plain
 
 MEASURE_NAMES = {
     "silhouette": "silhouette (cosine)",

@@ -3,9 +3,10 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.style.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, quoted
-from analysis.style.numbers import signed
 from clas_lens.given import given_frame
+
+from ..style.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, quoted
+from ..style.numbers import signed
 
 
 def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool = False) -> go.Figure:

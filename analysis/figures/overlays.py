@@ -6,7 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.style.look import (
+from clas_lens.display import CATEGORY_COLOURS
+from clas_lens.given import given
+from clas_lens.study.side_by_side import RunPair
+
+from ..style.look import (
     COLUMN,
     PAGE,
     QUIET,
@@ -15,10 +19,7 @@ from analysis.style.look import (
     apply_look,
     plain,
 )
-from analysis.style.numbers import signed
-from clas_lens.display import CATEGORY_COLOURS
-from clas_lens.given import given
-from clas_lens.study.side_by_side import RunPair
+from ..style.numbers import signed
 
 METHOD = "clas"
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.style.look import PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panel_row, plain
-from analysis.style.numbers import signed
-from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, paper_table
 from clas_lens.given import given, given_frame, given_word
 from clas_lens.tasks.known import TASKS
+
+from ..style.look import PAGE, QUIET, SERIES_COLOURS, SERIES_SYMBOLS, apply_look, panel_row, plain
+from ..style.numbers import signed
+from ..tables.paper import PAPER_MODELS, PAPER_TASKS, paper_table
 
 MODEL_NAMES = dict(zip(PAPER_MODELS, ("Llama 3.1 8B, paper", "Qwen 2.5 7B, paper"), strict=True))
 

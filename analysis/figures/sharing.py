@@ -6,12 +6,13 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from analysis.style.look import TEXT_SIZE, apply_look, plain
-from analysis.style.numbers import number
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.categories.views import language_overlap
 from clas_lens.display import CATEGORY_COLOURS
 from clas_lens.given import given_frame
+
+from ..style.look import TEXT_SIZE, apply_look, plain
+from ..style.numbers import number
 
 FLOW_PAD = 12  # pixels between the bands of a column
 

@@ -1,7 +1,9 @@
-from analysis.report.build import build_report as build_report
-from analysis.report.figures import drawn_figures as drawn_figures
-from analysis.report.figures import run_figures as run_figures
-from analysis.report.methods import methods_paragraphs as methods_paragraphs
-from analysis.report.pieces import Drawn as Drawn
-from analysis.report.pieces import Missing as Missing
-from analysis.report.run import RunData as RunData
+from .build import build_report as build_report
+from .figures import drawn_figures as drawn_figures
+from .figures import run_figures as run_figures
+from .files import draw_files as draw_files
+from .methods import methods_paragraphs as methods_paragraphs
+from .pieces import Drawn as Drawn
+from .pieces import Missing as Missing
+from .run import RunData as RunData
+from .tables import run_tables as run_tables

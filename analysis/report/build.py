@@ -3,13 +3,21 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from analysis.report.figures import run_figures
-from analysis.report.methods import methods_paragraphs, reproduce_text
-from analysis.report.page import Block, Code, Facts, Prose, Section, render_page
-from analysis.report.pieces import Missing, Piece, collecting, evaluating
-from analysis.report.relation_tables import relation_tables
-from analysis.report.run import RunData
-from analysis.report.tables import (
+from clas_lens.artifacts import write_text
+from clas_lens.models.units import units_fact
+from clas_lens.study.tables import WITHOUT_TASK
+
+from ..style.numbers import number
+from ..tables.paper import PAPER_TASKS
+from ..tables.verdicts import verdict_view
+from ..tables.views import decision_view, results_view
+from .figures import run_figures
+from .methods import methods_paragraphs, reproduce_text
+from .page import Block, Code, Facts, Prose, Section, render_page
+from .pieces import Missing, Piece, collecting, evaluating
+from .relation_tables import relation_tables
+from .run import RunData
+from .tables import (
     anchors_table,
     answer_tables,
     effects_table,
@@ -19,13 +27,6 @@ from analysis.report.tables import (
     paper_beside,
     separation_table,
 )
-from analysis.style.numbers import number
-from analysis.tables.paper import PAPER_TASKS
-from analysis.tables.verdicts import verdict_view
-from analysis.tables.views import decision_view, results_view
-from clas_lens.artifacts import write_text
-from clas_lens.models.units import units_fact
-from clas_lens.study.tables import WITHOUT_TASK
 
 LEADS = {
     "categories": "Neurons sorted by the number of languages they are active in. CLAS rescales partial-shared and "

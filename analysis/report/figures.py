@@ -5,18 +5,19 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.alignment import cosine_to_english
-from analysis.figures.heads import head_distribution
-from analysis.figures.layers import layer_distribution
-from analysis.figures.maps import tsne_map
-from analysis.figures.neurons import neuron_browser, neuron_distribution
-from analysis.figures.sharing import category_flow, overlap_matrix
-from analysis.report.pieces import Drawn, Missing, Piece, collecting, of_table, piece
-from analysis.report.result_figures import paper_gains_figure, result_figures
-from analysis.report.run import RunData
-from analysis.style.look import plain
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.representations.maps import SentenceMap
+
+from ..figures.alignment import cosine_to_english
+from ..figures.heads import head_distribution
+from ..figures.layers import layer_distribution
+from ..figures.maps import tsne_map
+from ..figures.neurons import neuron_browser, neuron_distribution
+from ..figures.sharing import category_flow, overlap_matrix
+from ..style.look import plain
+from .pieces import Drawn, Missing, Piece, collecting, of_table, piece
+from .result_figures import paper_gains_figure, result_figures
+from .run import RunData
 
 BROWSED = 12  # neurons in the figure; the report's table has all
 

@@ -7,12 +7,12 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from analysis.report.figures import drawn_figures
-from analysis.report.grids import grid_figures
-from analysis.report.run import RunData
-from analysis.style.export import Format, export_figures
-from analysis.style.look import themed
-from analysis.style.printed import printed
+from ..style.export import Format, export_figures
+from ..style.look import themed
+from ..style.printed import printed
+from .figures import drawn_figures
+from .grids import grid_figures
+from .run import RunData
 
 Theme = Literal["paper", "light", "dark"]
 

@@ -6,13 +6,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.alignment import cosine_to_english, gain_vs_alignment
-from analysis.figures.curves import alpha_curve
-from analysis.figures.gains import forest, gain_heatmap
-from analysis.figures.layers import layer_distribution
-from analysis.report.run import MAIN, RunData
-from analysis.style.look import PAGE, apply_look, plain
 from clas_lens.representations.alignment import fit_gain_alignment
+
+from ..figures.alignment import cosine_to_english, gain_vs_alignment
+from ..figures.curves import alpha_curve
+from ..figures.gains import forest, gain_heatmap
+from ..figures.layers import layer_distribution
+from ..style.look import PAGE, apply_look, plain
+from .run import MAIN, RunData
 
 
 def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:

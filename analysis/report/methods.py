@@ -5,8 +5,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.report.run import RunData
-from analysis.style.numbers import percent
 from clas_lens.models.units import site_of, units_in_words
 from clas_lens.study.config import (
     CategorizeConfig,
@@ -17,6 +15,9 @@ from clas_lens.study.config import (
     StageConfig,
 )
 from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, UnitSite
+
+from ..style.numbers import percent
+from .run import RunData
 
 POOLING = {
     "sample": "the mean of h over a text's tokens (no padding, no BOS), then over texts",
@@ -213,10 +214,18 @@ def _software(data: RunData) -> str:
     if not entries:
         return ""
     last = max(entries, key=lambda one: str(one["made"]))
-    measured = [one for one in data.facts("collect").get("measured", ()) if _versions(one) != _versions(last)]
-    earlier = " and with ".join(dict.fromkeys(_versions(one) for one in measured))
-    kept = f" Activations that were kept were measured with {earlier}." if earlier else ""
-    return f"{_versions(last)}. Last stage: {last['made']}.{kept}"
+    kept = {
+        "Activations that were kept were measured": [data.facts("collect")],
+        "Answers that were kept were given": [data.facts(f"evaluate {task}") for task in data.tasks],
+    }
+    told = "".join(f" {what} with {earlier}." for what, of in kept.items() if (earlier := _earlier(of, last)))
+    return f"{_versions(last)}. Last stage: {last['made']}.{told}"
+
+
+def _earlier(entries: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> str:
+    """The versions that these stages' results were made with where they are not the last stage's."""
+    measured = [_versions(one) for entry in entries for one in entry.get("measured", ())]
+    return " and with ".join(one for one in dict.fromkeys(measured) if one != _versions(last))
 
 
 def _versions(made: Mapping[str, Any]) -> str:

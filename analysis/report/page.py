@@ -15,9 +15,9 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.report.pieces import Drawn, Missing
-from analysis.style.look import template, words_of
-from analysis.tables.table import Table, table_html
+from ..style.look import template, words_of
+from ..tables.table import Table, table_html
+from .pieces import Drawn, Missing
 
 
 @dataclass(frozen=True)

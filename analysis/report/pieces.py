@@ -7,9 +7,10 @@ from functools import partial
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.report.run import RunData
-from analysis.tables.paper import PAPER_TASKS
 from clas_lens.study.tables import KIND as REPORT_KIND
+
+from ..tables.paper import PAPER_TASKS
+from .run import RunData
 
 
 @dataclass(frozen=True, eq=False)

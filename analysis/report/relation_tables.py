@@ -1,8 +1,8 @@
 """Tables of what the gains go with: every fitted line in one, and the test of equal variances."""
 
-from analysis.report.run import RunData
-from analysis.tables.relations import fit_table, variance_table
-from analysis.tables.table import Table, table_of
+from ..tables.relations import fit_table, variance_table
+from ..tables.table import Table, table_of
+from .run import RunData
 
 
 def relation_tables(data: RunData) -> list[Table]:

@@ -7,16 +7,17 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.alignment import gain_scatter, gain_vs_alignment
-from analysis.figures.curves import alpha_curve, beta_gamma_curve
-from analysis.figures.gains import forest, gain_heatmap
-from analysis.figures.paper import paper_gains
-from analysis.report.pieces import Missing, Piece, collecting, evaluating, piece
-from analysis.report.run import MAIN, MEASURES, RunData
-from analysis.style.look import plain
-from analysis.tables.paper import PAPER_TASKS
 from clas_lens.representations.alignment import fit_gain, fit_gain_alignment
 from clas_lens.study.stages import GRID
+
+from ..figures.alignment import gain_scatter, gain_vs_alignment
+from ..figures.curves import alpha_curve, beta_gamma_curve
+from ..figures.gains import forest, gain_heatmap
+from ..figures.paper import paper_gains
+from ..style.look import plain
+from ..tables.paper import PAPER_TASKS
+from .pieces import Missing, Piece, collecting, evaluating, piece
+from .run import MAIN, MEASURES, RunData
 
 RELATION_CAPTIONS = {
     "separation": "Do languages gain that steering sets further apart? (Paper, 4.3.) Silhouettes are in all dimensions, at the "

@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.style.languages import language_name
-from analysis.style.numbers import number
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.given import given_path
@@ -23,6 +21,9 @@ from clas_lens.study.tables import KIND as REPORT_KIND
 from clas_lens.study.tables import WITHOUT_TASK
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import UnitSite
+
+from ..style.languages import language_name
+from ..style.numbers import number
 
 # What a language's gain is set against, by column of `RunData.relations`; `RunData.measures` names the anchor in them.
 MEASURES = {

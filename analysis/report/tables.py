@@ -2,16 +2,17 @@
 
 import pandas as pd
 
-from analysis.figures.maps import MEASURE_NAMES
-from analysis.report.run import MAIN, RunData
-from analysis.style.numbers import percent
-from analysis.tables.paper import PAPER_MODELS, PAPER_TASKS, PLACES, paper_outputs, paper_table
-from analysis.tables.table import Table, table_of
-from analysis.tables.verdicts import verdict_view
-from analysis.tables.views import decision_view, results_view
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import TaskName
+
+from ..figures.maps import MEASURE_NAMES
+from ..style.numbers import percent
+from ..tables.paper import PAPER_MODELS, PAPER_TASKS, PLACES, paper_outputs, paper_table
+from ..tables.table import Table, table_of
+from ..tables.verdicts import verdict_view
+from ..tables.views import decision_view, results_view
+from .run import MAIN, RunData
 
 MODEL_HEADINGS = dict(zip(PAPER_MODELS, ("Llama", "Qwen"), strict=True))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from analysis.style.look import LETTER, PAGE, TEXT_SIZE, TITLE_SIZE, template
+from .look import LETTER, PAGE, TEXT_SIZE, TITLE_SIZE, template
 
 INCH = 96  # pixels, of SVG, of PDF and of a PNG before its scale
 

@@ -2,7 +2,7 @@
 
 import plotly.io as pio
 
-from analysis.style.export import can_draw
+from .export import can_draw
 
 # Texts that stand on the paper, and not on a coloured mark or in a hover box; what the paper shows through.
 _TEXTS = (".infolayer text", "[class*='axislayer'] text", ".sankey text", ".table text")

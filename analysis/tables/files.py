@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from analysis.style.numbers import MINUS
-from analysis.tables.table import Column, Table, table_html
 from clas_lens.artifacts import write_text
+
+from ..style.numbers import MINUS
+from .table import Column, Table, table_html
 
 TableFormat = Literal["latex", "csv", "html"]
 

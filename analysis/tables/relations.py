@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from clas_lens.given import given_each
 from clas_lens.representations.alignment import AlignmentError, fit_gain
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.tests import levene_p, pitman_morgan_p
@@ -22,8 +23,9 @@ def variance_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         points, ddof=1), `ratio` (sigma / sigma_baseline), `p_pitman_morgan`, `p_levene`. p over languages hold for the given
         examples only.
     """
+    how = "compare(rows, ...) makes one"
     rows = []
-    for one in comparisons:
+    for one in given_each(comparisons, Comparison, "variance_table needs a list of Comparisons", how):
         table = one.languages[one.languages["language"] != one.anchor]
         before, after = (table[name].to_numpy(dtype=float) for name in ("baseline", "score"))
         first, second = one.summary.sigma_baseline, one.summary.sigma

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from analysis.tables.paper import PAPER_METRICS, paper_model, paper_summary, paper_table
 from clas_lens.given import given_each
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.pairs import facts_of_rows
+
+from .paper import PAPER_METRICS, paper_model, paper_summary, paper_table
 
 PAPER_METHODS = {"clas": "clas", "int-mu": "intmu"}
 
@@ -61,9 +62,10 @@ def decision_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a `language` and `intervention`, all but `n` and `answer_tokens` in percent. Rows with a probability a label
         (`p_<label>`, as XNLI's): `accuracy`, `macro_f1` (a label that is neither there nor predicted counts as 0),
-        `predicted_<label>`, `label_mass` (mean probability of the label tokens together; NaN if not measured). Others, as
-        XQuAD's: the metric and, where the rows have them, `f1`, `em`, `f1_segmented`, `answer_tokens` (mean new tokens),
-        `stopped`, `gold_lost`. Both: `n`, `truncated`, and `overlap` (bool: some of the examples tuned this intervention).
+        `predicted_<label>`, `label_mass` (mean probability of the label tokens together; NaN if not measured) and, where rows
+        tell, `near_tie` (the two best labels are within rounding of each other). Others, as XQuAD's: the metric and, where
+        the rows have them, `f1`, `em`, `f1_segmented`, `answer_tokens` (mean new tokens), `stopped`, `gold_lost`. Both: `n`,
+        `truncated`, and `overlap` (bool: some of the examples tuned this intervention).
 
     Raises:
         ValueError: rows of several tasks, or rows that do not name their metric.
@@ -165,6 +167,7 @@ def _decisions(rows: pd.DataFrame, *, labels: Sequence[str]) -> dict[str, float]
         "macro_f1": 100 * float(macro),
         **shares,
         "label_mass": 100 * rows["label_mass"].mean() if "label_mass" in rows else float("nan"),
+        **({"near_tie": 100 * rows["near_tie"].mean()} if "near_tie" in rows else {}),
     }
 
 

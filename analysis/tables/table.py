@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from analysis.style.numbers import number
+from ..style.numbers import number
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def table_html(table: Table, *, filter: bool = False) -> Markup:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("analysis.tables"),
+        loader=PackageLoader(__name__.rpartition(".")[0]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,11 +4,12 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from analysis.style.numbers import number, signed
-from analysis.tables.results import check_alike
-from analysis.tables.table import Table, table_of
 from clas_lens.significance.compare import Comparison
 from clas_lens.vocabulary import CONTROLS
+
+from ..style.numbers import number, signed
+from .results import check_alike
+from .table import Table, table_of
 
 
 def is_control(name: str, controls: Collection[str] = CONTROLS) -> bool:

@@ -5,14 +5,15 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from analysis.style.numbers import interval, number, p_value, signed
-from analysis.tables.paper import PLACES, paper_table
-from analysis.tables.results import decision_table, labels_of, results_table
-from analysis.tables.table import Column, Table, table_of
 from clas_lens.given import given_word
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.intervals import caution
 from clas_lens.significance.pairs import RowFacts, facts_of_rows
+
+from ..style.numbers import interval, number, p_value, signed
+from .paper import PLACES, paper_table
+from .results import decision_table, labels_of, results_table
+from .table import Column, Table, table_of
 
 Correction = Literal["holm", "bh"]
 
@@ -38,8 +39,9 @@ DECISIONS = [("score (%)", "accuracy", "accuracy"), ("score (%)", "macro F1", "m
 
 
 DETAILS = [
-    *(("next token (%)", "label mass", "label_mass"), ("answer", "tokens", "answer_tokens")),
+    *(("next token (%)", "label mass", "label_mass"), ("next token (%)", "near ties", "near_tie")),
     *(
+        ("answer", "tokens", "answer_tokens"),
         ("answer", "stopped (%)", "stopped"),
         ("prompt (%)", "cut", "truncated"),
         ("prompt (%)", "gold lost", "gold_lost"),
@@ -50,7 +52,8 @@ DETAILS = [
 DECISION_NOTES = [
     "Predicted: how often each label is the answer. Where a gain in accuracy comes with a shift of these shares, suspect a "
     "change of bias; macro F1 weighs the labels alike.",
-    "Label mass: mean probability of the label tokens together. Cut: prompts shortened to the token limit.",
+    "Label mass: mean probability of the label tokens together. Near ties: the two best labels are within one rounding step of "
+    "the model's dtype, so rounding may have chosen. Cut: prompts shortened to the token limit.",
 ]
 
 

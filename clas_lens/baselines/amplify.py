@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
-from clas_lens.given import given_word
+from clas_lens.given import given, given_whole, given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.models.units import site_of
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -56,6 +56,13 @@ class Amplify(SavedIntervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         given_word("missing", self.missing, get_args(Missing), error=SteeringError)
+        given(
+            self.selection,
+            NeuronSelection,
+            "Amplify needs a NeuronSelection",
+            "lape(stats) makes one",
+            error=SteeringError,
+        )
         if not any(self.selection.of(code).any() for code in self.selection.languages if code != self.anchor):
             raise SteeringError(f"nothing to amplify: no neuron of any language but {self.anchor!r}")
 
@@ -111,6 +118,8 @@ def sadi_neurons(stats: NeuronStatistics, *, anchor: str = "en", k: int = 100) -
     Raises:
         ValueError: another pooling, no anchor or no other language, or k out of range.
     """
+    given(stats, NeuronStatistics, "sadi_neurons needs NeuronStatistics", "run collect_statistics first")
+    k = given_whole("k", k, least=1)
     if stats.pooling != "last":
         raise ValueError(f"SADI compares last tokens, got pooling={stats.pooling!r}: collect with pooling='last'")
     others = [code for code in stats.languages if code != anchor]

@@ -9,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.cluster.work import Tell
-from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model, given_sizes
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import Reading, in_one_pass, read_batches, read_items, readings, tokenize_corpus
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given_whole
 from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, gate_name, hooked
 
 
@@ -35,10 +34,7 @@ def mean_batch_percentiles(
         ValueError: a percentile out of range, something else that acts on the model, or an argument of another kind.
     """
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
     if not 0 < percentile < 100:
         raise ValueError(f"a percentile is between 0 and 100, got {percentile}")
     check_mlp_hooks(model)

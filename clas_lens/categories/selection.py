@@ -126,6 +126,7 @@ def language_entropy(rate: Float[Tensor, "lang *shape"]) -> Float[Tensor, "*shap
 
     Rates are sorted first, so that neurons with the same rates in other languages get the same sum to the last bit.
     """
+    given(rate, Tensor, "language_entropy needs rates [lang *shape]", "give stats.firing_rate, say")
     normalised = rate.sort(0).values / rate.sum(0)
     return -torch.special.xlogy(normalised, normalised).sum(0)
 

@@ -7,7 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.corpus.arguments import given_corpus
 from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.given import given, given_whole
 
 ALL = "all"
 
@@ -18,6 +20,7 @@ def split_halves(corpus: ParallelCorpus, *, seed: int = 0) -> tuple[ParallelCorp
     Raises:
         ValueError: fewer than two examples or groups.
     """
+    corpus, seed = given_corpus(corpus), given_whole("seed", seed)
     groups = corpus.ids if corpus.groups is None else corpus.groups
     distinct = list(dict.fromkeys(groups))
     if len(distinct) < 2:
@@ -39,6 +42,8 @@ def category_agreement(first: NeuronCategories, second: NeuronCategories) -> pd.
     Raises:
         ValueError: other layers, neurons, languages or another model in one than in the other.
     """
+    for one in (first, second):
+        given(one, NeuronCategories, "category_agreement needs NeuronCategories", "run categorize first")
     for what in ("languages", "n_layers", "n_neurons"):
         if getattr(first, what) != getattr(second, what):
             raise ValueError(f"different {what}: {getattr(first, what)} and {getattr(second, what)}")
@@ -46,10 +51,10 @@ def category_agreement(first: NeuronCategories, second: NeuronCategories) -> pd.
         raise ValueError(f"categories of site={first.site!r} and of site={second.site!r}: other units")
     if first.model.get("neurons") != second.model.get("neurons"):
         raise ValueError(f"neurons of {first.model.get('name')!r} and {second.model.get('name')!r}: other weights")
-    one, two = first.labels.numpy(), second.labels.numpy()
-    rows = _agreements(ALL, one.ravel(), two.ravel())
+    here, there = first.labels.numpy(), second.labels.numpy()
+    rows = _agreements(ALL, here.ravel(), there.ravel())
     for layer in range(first.n_layers):
-        rows += _agreements(str(layer), one[layer], two[layer])
+        rows += _agreements(str(layer), here[layer], there[layer])
     return pd.DataFrame(rows, columns=["layer", "category", "kappa", "jaccard", "agreement", "first", "second"])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categories_of, categorize
 from clas_lens.cluster.work import Tell
-from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model, given_sizes
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -26,7 +26,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given, given_number, given_whole, given_word
+from clas_lens.given import given, given_number, given_word
 from clas_lens.models.sites import HookFunction, LensModel, Site, check_layers, hooked
 from clas_lens.models.units import check_units, flat, n_units
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -154,10 +154,7 @@ def instance_shares(
         Tidy: layer, category (label), percent (mean over examples, 0 to 100).
     """
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
     last = given_word("position", position, ("last", "mean")) == "last"
     check_units(model, given_word("site", site, get_args(UnitSite)))
     check_bare(model, "instance_shares", kept=False)

@@ -6,7 +6,7 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.given import named
+from clas_lens.given import given_whole, named
 from clas_lens.models.hooking import function_of
 from clas_lens.models.sites import LensModel
 
@@ -48,6 +48,15 @@ def given_corpus(corpus: object) -> ParallelCorpus:
         f"a ParallelCorpus is needed, got {named(corpus)}; "
         'ParallelCorpus.from_texts({"en": [...], "de": [...]}) makes one of lists of texts'
     )
+
+
+def given_sizes(batch_size: object, max_tokens: object) -> tuple[int, int]:
+    """Texts a pass and tokens a text, each at least 1.
+
+    Raises:
+        ValueError: another number, or none.
+    """
+    return given_whole("batch_size", batch_size, least=1), given_whole("max_tokens", max_tokens, least=1)
 
 
 def check_bare(model: LensModel, what: str, *, kept: bool) -> None:

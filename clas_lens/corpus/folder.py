@@ -37,6 +37,10 @@ class DatasetFolder:
         self.name, self.folder = name, folder
         listed = _listed(name, folder)
         self._listed = {str(entry["config_name"]): entry for entry in listed}
+        if len(self._listed) < len(listed):
+            names = [str(entry["config_name"]) for entry in listed]
+            twice = next(one for one in names if names.count(one) > 1)
+            raise CorpusError(f"{name}: {folder / 'README.md'} lists the configuration {twice!r} twice")
         self.configs = tuple(self._listed or _named_by_files(folder))
         if not self.configs:
             raise CorpusError(
@@ -51,14 +55,20 @@ class DatasetFolder:
 
     def _files(self, config: str, split: str) -> list[Path]:
         if config in self._listed:
-            patterns = _patterns(self._listed[config], split)
+            try:
+                patterns = _patterns(self._listed[config], split)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise CorpusError(
+                    f"{self.name}: {self.folder / 'README.md'}: data_files of {config!r} are neither paths nor entries with a "
+                    "split and a path"
+                ) from error
         else:
             patterns = [f"{config}/{split}*"] + [
                 f"{config}{suffix}{zipped}" for suffix in SUFFIXES for zipped in ("", ".gz")
             ]
         files = []
         for pattern in patterns:
-            if Path(pattern).is_absolute():
+            if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise CorpusError(
                     f"{self.name}: {self.folder / 'README.md'} names {pattern}, which is not in the folder"
                 )
@@ -94,7 +104,10 @@ def _patterns(entry: Mapping[str, Any], split: str) -> list[str]:
     elif isinstance(files, dict):
         files = files.get(split, [])
     paths = [files] if isinstance(files, str) else files
-    return [path for part in paths for path in ([part] if isinstance(part, str) else part)]
+    found = [path for part in paths for path in ([part] if isinstance(part, str) else part)]
+    if not all(isinstance(path, str) for path in found):
+        raise TypeError("a path is a text")
+    return found
 
 
 def _named_by_files(folder: Path) -> list[str]:
@@ -173,7 +186,7 @@ def _json_lines(name: str, file: Path) -> Iterator[Row]:
 
 def _json_list(name: str, file: Path) -> Iterator[Row]:
     try:
-        rows = json.loads(read_bytes(file))
+        rows = json.loads(read_bytes(file), object_pairs_hook=_no_column_twice)
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{name}: {file} is not JSON ({error})") from error
     for number, row in enumerate(rows, start=1):
@@ -193,6 +206,8 @@ def _table(name: str, file: Path, suffix: str) -> Iterator[Row]:
             table = parquet.read_table(content)
         else:
             table = csv.read_csv(content, parse_options=csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ","))
+        if len(set(table.column_names)) < len(table.column_names):
+            raise ValueError(f"a column is there twice in {', '.join(table.column_names)}")
         rows = table.to_pylist()
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are some of these
         raise CorpusError(f"{name}: {file} cannot be read as {suffix[1:]}: {error}") from error

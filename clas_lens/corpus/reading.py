@@ -116,7 +116,8 @@ def read_items(
             bar.set_description(f"{what} {item.language}")
             yield item
 
-    with tqdm(total=sum(len(item.batches) for item in items), unit="batch", disable=not progress) as bar:
+    total = sum(len(item.batches) for item in items)
+    with tqdm(total=total, unit="batch", disable=not (progress and total)) as bar:
         yield from runner_of(cluster).results(model, read, shown(), bar.update)
 
 

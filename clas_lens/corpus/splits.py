@@ -7,6 +7,7 @@ from clas_lens.corpus.checks import CorpusError
 from clas_lens.corpus.content import text_hash, xquad_article_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.display import shortened
+from clas_lens.given import given_each, given_whole
 from clas_lens.vocabulary import Part
 
 # Of XQuAD's 48 articles: 20 with 100 paragraphs (the paper's 100 samples, one a paragraph), 9 with over 200 questions (the
@@ -30,6 +31,8 @@ def split_units(
     Raises:
         ValueError: fewer than three units.
     """
+    seed = given_whole("seed", seed)
+    units = given_each(units, str, "units must be a list of texts", "one a row: its article, or its premise")
     distinct = list(dict.fromkeys(units if known is None else known))
     if len(distinct) < 3:
         raise ValueError(f"three parts need at least 3 units that share nothing, found {len(distinct)}")

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.checks import listed_values, text_fault
-from clas_lens.given import given_whole
+from clas_lens.given import given_whole, named
 from clas_lens.vocabulary import PaddingSide
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
@@ -25,6 +26,10 @@ TEXTS_AT_ONCE = 256  # what a tokenizer returns beside the ids, offsets and stri
 
 # So many characters hold more tokens than asked for, in any language; where they do not, twice as many are read.
 CHARS_A_TOKEN = 64
+
+
+# How many tokens fewer a text can have where it meets another.
+TOKENS_THAT_JOIN = 2
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,13 @@ def require_tokenizer(model: object) -> PreTrainedTokenizerBase:
 
 
 def bos_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text by itself: [BOS] (Llama, Gemma), nothing (Qwen), or others (GLM's two)."""
+    """What the tokenizer puts before a text by itself: [BOS] (Llama, Gemma), nothing (Qwen), or others (GLM's two).
+
+    Raises:
+        ValueError: no tokenizer.
+    """
+    if isinstance(tokenizer, Module) or not callable(tokenizer):
+        raise ValueError(f"a tokenizer is needed, got {named(tokenizer)}: model.tokenizer, or AutoTokenizer loads one")
     whole, plain = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (True, False))
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
@@ -123,6 +134,19 @@ def _contents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_toke
         if chars is not None and max_tokens is not None and len(text) > chars and len(found[place]) <= max_tokens:
             (found[place],) = _contents(tokenizer, [text], 2 * max_tokens)
     return found
+
+
+def starts_longer_than(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> bool:
+    """Whether a text's beginning alone has more than `max_tokens` tokens: asked of texts so long that reading them whole, to
+    say how many they have, would take long. False of all others.
+    """
+    chars = max_tokens * CHARS_A_TOKEN
+    while len(text) > chars:
+        ids = tokenizer(text[:chars], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if len(ids) > max_tokens + TOKENS_THAT_JOIN:
+            return True
+        chars *= 2
+    return False
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, *, max_tokens: int | None = None) -> list[list[int]]:

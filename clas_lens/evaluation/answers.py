@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
 from clas_lens.evaluation.plan import EvaluationError, EvaluationPlan, WorkItem
 from clas_lens.evaluation.prefixes import Segment, prompt_batches, shared_segments, whole_prompts
 from clas_lens.models.decoding import Answering, Decoder
+from clas_lens.models.numbers import MEANS_NOTHING, unfinite_row
 from clas_lens.models.room import in_parts_that_fit, noting_halvings
 from clas_lens.models.sites import LensModel, device_of
 
@@ -157,13 +157,11 @@ class _Watched:
         Raises:
             EvaluationError: one is NaN or infinite.
         """
-        fine = torch.isfinite(logits).all(-1)
-        if not bool(fine.all()):
-            row = int((~fine).nonzero()[0])
-            kind = "NaN" if bool(logits[row].isnan().any()) else "infinite"
+        found = unfinite_row(logits)
+        if found is not None:
+            row, kind = found
             raise EvaluationError(
-                f"{self._where}: the logits of example {self._examples[row]!r} are {kind}, so that no answer means anything. "
-                "Look at the weights (lm_head among them), take a smaller strength, or another dtype (float16 overflows)."
+                f"{self._where}: the logits of example {self._examples[row]!r} are {kind}, {MEANS_NOTHING}"
             )
         return logits
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from clas_lens.corpus.content import CONTENT_PREFIX
-from clas_lens.steering.intervention import Intervention
+from clas_lens.given import given
+from clas_lens.steering.intervention import Intervention, given_intervention
 from clas_lens.tasks.base import Task
 
 
@@ -20,6 +21,7 @@ def overlapping(task: Task, intervention: Intervention | None) -> frozenset[str]
     """The keys of the task's examples that share a unit (article, premise, passage) with what is behind an intervention."""
     if intervention is None:
         return frozenset()
+    given_intervention(intervention)
     behind = {task.units[name] for key in examples_behind(intervention) for name in _names(key) if name in task.units}
     return frozenset(key for key in task.example_keys() if task.units[key] in behind)
 
@@ -32,6 +34,8 @@ def _names(key: str) -> tuple[str, ...]:
 
 def check_overlap(task: Task, interventions: Mapping[str, Intervention | None]) -> None:
     """Raise `LeakageError` if any of the interventions knows some of the task's examples."""
+    given(task, Task, "check_overlap needs a task", "cl.tasks.XNLI(...) makes one")
+    given(interventions, Mapping, "check_overlap needs interventions by name", 'give {"clas": clas}')
     for name, intervention in interventions.items():
         shared = overlapping(task, intervention)
         if shared:

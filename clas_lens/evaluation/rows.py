@@ -161,6 +161,9 @@ class _Rows:
         self._done: dict[str, dict[str, pd.DataFrame]] = {}  # by language and intervention
         self._parts: dict[tuple[str, str], dict[int, pd.DataFrame]] = {}  # by chunk, of what is not done
         self._halved: dict[str, list[int]] = {}  # by language
+        self._made: dict[
+            tuple[str, str], list[dict[str, Any]]
+        ] = {}  # of chunks that were there, by language and intervention
 
     def missing(self, whole: WorkItem) -> Iterator[WorkItem]:
         """The chunks of a language that are not saved, each with the interventions whose rows are missing."""
@@ -171,6 +174,8 @@ class _Rows:
         self._parts |= {(language, name): {} for name in names}
         for item in whole.of(names).chunks(self._plan.chunk_size) if names else ():
             tables = self._saved(item)
+            for name in tables:
+                self._made.setdefault((language, name), []).extend(self._store.made(language, name, item.number))
             rest = item.of([name for name in names if name not in tables])
             self._take(item, tables)
             if rest.names:
@@ -206,7 +211,8 @@ class _Rows:
                     [parts[number] for number in sorted(parts)], ignore_index=True
                 )
                 halved = self._halved.get(item.language, [])
-                self._store.save(self._plan, whole, name, self._done[item.language][name], halved=halved)
+                made = self._made.get((item.language, name), ())
+                self._store.save(self._plan, whole, name, self._done[item.language][name], halved=halved, made=made)
                 del self._parts[item.language, name]
 
     def all(self) -> pd.DataFrame:

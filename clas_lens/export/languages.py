@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from clas_lens.export.factors import ExportError
+from clas_lens.given import given_each, given_number
 from clas_lens.vocabulary import check_language
 
 
@@ -27,10 +28,9 @@ def detect_languages(texts: Sequence[str], *, among: Sequence[str], anchor: str 
         ExportError: py3langid is not installed, does not know a language, or cannot tell two of them apart.
         ValueError: not a language code, or `sure` outside 0 to 1.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts must be a list of texts, got one string")
-    if not 0 <= sure <= 1:
-        raise ValueError(f"sure must be from 0 to 1, got {sure}")
+    texts = given_each(texts, str, "texts must be a list of texts", "give [text] for one")
+    among = given_each(among, str, "among must be a list of language codes", 'give ["en", "de"], say')
+    sure = given_number("sure", sure, least=0, most=1)
     by_name = {_name(code): code for code in among}
     if len(by_name) < len(set(among)):
         raise ExportError(f"cannot tell some of {', '.join(among)} apart: scripts and regions of one language")

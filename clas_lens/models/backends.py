@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from clas_lens.given import given
 from clas_lens.models.installed import default_backend, transformer_lens_version
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import Backend
@@ -24,6 +25,17 @@ else:
     HAS_HOOKED = True
 
 LensModel: TypeAlias = HookedTransformer | TransformerBridge
+HOW_TO_LOAD = "load_model(...) gives one"
+
+
+def given_lens_model(model: object) -> LensModel:
+    """The model, if it is one of TransformerLens's.
+
+    Raises:
+        ModelLoadError: anything else.
+    """
+    what = "a HookedTransformer or TransformerBridge is needed"
+    return given(model, LensModel, what, HOW_TO_LOAD, error=ModelLoadError)
 
 
 def check_backend(backend: object) -> Backend:

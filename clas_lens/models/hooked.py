@@ -25,7 +25,8 @@ from transformer_lens.pretrained.weight_conversions import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from clas_lens.models.backends import official_hub_id
+from clas_lens.given import given
+from clas_lens.models.backends import HOW_TO_LOAD, official_hub_id
 from clas_lens.models.loading import ModelLoadError
 
 # Architectures whose bridge equals Transformers in the table that `python -m benchmarks coverage` makes.
@@ -77,6 +78,13 @@ def to_hooked_transformer(
     """
     from accelerate import init_empty_weights
 
+    given(
+        hf_model,
+        PreTrainedModel,
+        "a Hugging Face model is needed",
+        "AutoModelForCausalLM loads one",
+        error=ModelLoadError,
+    )
     architecture = type(hf_model).__name__
     if hf_model.config.get_text_config() is not hf_model.config:
         raise ModelLoadError(
@@ -275,7 +283,11 @@ def relayout_weights(model: HookedTransformer) -> HookedTransformer:
     that `load_model` returns) are left alone, storage sharing included.
 
     Returns the same model, for chaining.
+
+    Raises:
+        ModelLoadError: another kind of model, which has no such matrices.
     """
+    given(model, HookedTransformer, "relayout_weights needs a HookedTransformer", HOW_TO_LOAD, error=ModelLoadError)
     for block in model.blocks:
         attention = block.attn
         for name in ("W_Q", "_W_K", "_W_V", "W_K", "W_V"):

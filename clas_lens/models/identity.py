@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from clas_lens.models.backends import LensModel
+from clas_lens.models.backends import LensModel, given_lens_model
 from clas_lens.models.probe import was_checked
 from clas_lens.models.units import describe_units, n_units, output_projection
 from clas_lens.vocabulary import UnitSite
 
 
 def describe_model(model: LensModel, site: UnitSite = "mlp") -> dict[str, Any]:
-    """What an artefact records of the model that it was made with, and of the site whose units it is of."""
+    """What an artefact records of the model that it was made with, and of the site whose units it is of.
+
+    Raises:
+        ModelLoadError: no model of TransformerLens.
+        ValueError: a site without units.
+    """
+    given_lens_model(model)
     return {
         "name": model.cfg.model_name,
         "n_layers": model.cfg.n_layers,
@@ -40,6 +46,7 @@ def model_fingerprint(model: LensModel) -> str:
     Wrapping integer sums of the weights' bit patterns take one pass at memory speed and change with any single weight; a
     strided sample of single values catches most permutations, which sums do not.
     """
+    given_lens_model(model)
     settings = {name: str(value) for name, value in vars(model.cfg).items() if name not in PLACE_NOT_FUNCTION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
@@ -81,6 +88,7 @@ def neuron_fingerprint(model: LensModel, site: UnitSite = "mlp") -> str:
     It samples the projection that they write through, rounded to bfloat16, in every layer; so a mask measured in float32 on a
     `HookedTransformer` is accepted on the same model as a bfloat16 `TransformerBridge`.
     """
+    given_lens_model(model)
     digest = hashlib.sha256(f"{model.cfg.n_layers} {n_units(model, site)}".encode())
     for layer in range(model.cfg.n_layers):
         digest.update(_strided_values(output_projection(model, site, layer), 256))

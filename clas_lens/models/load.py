@@ -193,6 +193,7 @@ def _wrap(
         if backend == "hooked":
             from clas_lens.models.hooked import to_hooked_transformer
 
+            _refuse_own_hooks(hf_model)
             model = to_hooked_transformer(hf_model, tokenizer, name=name, folder=folder)
         else:
             model = _to_bridge(hf_model, tokenizer, name)
@@ -201,6 +202,16 @@ def _wrap(
         check_parity(model, reference)
     keep_own_tools(model, hf_model, tokenizer)
     return model
+
+
+def _refuse_own_hooks(hf_model: PreTrainedModel) -> None:
+    """A HookedTransformer has modules of its own, on which the user's hooks are not; a bridge keeps them."""
+    for name, module in hf_model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ModelLoadError(
+                f"this {type(hf_model).__name__} has hooks of yours ({name or 'on itself'}), which a HookedTransformer would "
+                "not have: remove them and put them on the hook points instead, or use backend='bridge'"
+            )
 
 
 def _to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> TransformerBridge:

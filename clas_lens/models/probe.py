@@ -49,7 +49,7 @@ def take_reference(hf_model: PreTrainedModel) -> Reference:
     """Two short forward passes of the model as it is; it stays as it was (hooks, caches, gradients, training mode).
 
     Raises:
-        ModelLoadError: its MLPs' down projections are not found.
+        ModelLoadError: its MLPs' down projections are not found, it fails by itself, or its logits are no numbers.
     """
     projections = down_projections(hf_model)
     embedding: Any = hf_model.get_input_embeddings()
@@ -62,9 +62,20 @@ def take_reference(hf_model: PreTrainedModel) -> Reference:
             handles = [module.register_forward_pre_hook(_keep(seen, layer)) for layer, module in enumerate(projections)]
             try:
                 output = hf_model(input_ids=row[None], attention_mask=torch.ones_like(row[None]), use_cache=False)
+            except Exception as error:  # whatever a model's own code stumbles over
+                raise ModelLoadError(
+                    f"this {type(hf_model).__name__} itself fails on {len(row)} tokens in {hf_model.dtype}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             finally:
                 for handle in handles:
                     handle.remove()
+            silent = next((layer for layer in range(len(projections)) if layer not in seen), None)
+            if silent is not None:
+                raise ModelLoadError(
+                    f"layer {silent} of this {type(hf_model).__name__} does not run its own down projection: its forward was "
+                    "replaced, by a patch or an optimiser. Load the model anew and give it as it is."
+                )
             logits.append(output.logits[0].float().cpu())
             neurons.append(tuple(seen[layer].flatten(0, -2).float().cpu() for layer in range(len(projections))))
     broken = next((row for row in logits if not row.isfinite().all()), None)
@@ -96,6 +107,12 @@ def probe_tokens(hf_model: PreTrainedModel) -> tuple[Tensor, ...]:
     ids = [i % size for i in range(min(5, size // 4), size, step) if i not in special][:count]
     ids = (ids * count)[:count]
     first = LENGTHS[0] + 1
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(context, int) and context < first:
+        raise ModelLoadError(
+            f"the model's configuration says max_position_embeddings = {context}; the check against Transformers reads {first} "
+            "tokens, and so would any text"
+        )
     return torch.tensor(ids[:first]), torch.tensor(ids[first:])
 
 
@@ -132,8 +149,14 @@ def _in_attention(name: str) -> bool:
     return "attn" in name or "attention" in name
 
 
-def check_parity(model: LensModel, reference: Reference) -> None:
+def check_parity(model: LensModel, reference: Reference, *, allowed: float | None = None) -> float:
     """Raise unless the lens gives the reference's logits and neurons, left-padded as a batch and from its cache.
+
+    Args:
+        allowed: default `TOLERANCE` of the model's dtype.
+
+    Returns:
+        The largest distance, in times the length of the vector that it is from.
 
     Raises:
         ModelLoadError: with the place, the distance and what is allowed.
@@ -151,7 +174,7 @@ def check_parity(model: LensModel, reference: Reference) -> None:
         with hooked(model, [(post_name(layer), keep(layer)) for layer in range(model.cfg.n_layers)]):
             first = decoder.step(tokens[:, :-1], mask[:, :-1])
             second = decoder.step(tokens[:, -1:], mask[:, -1:])
-    compare = _Comparison(model)
+    compare = _Comparison(model, allowed)
     for layer, steps in enumerate(seen):
         where = f"MLP neurons (hook_post) of layer {layer}"
         if len(steps) != 2:
@@ -180,22 +203,28 @@ def check_parity(model: LensModel, reference: Reference) -> None:
             width  # the bridge takes four times d_model for OPT and XGLM, whatever their configuration says
         )
     mark_checked(model)
+    return compare.largest
 
 
 class _Comparison:
-    def __init__(self, model: LensModel) -> None:
+    """Holds tensors against the reference's; `largest` is the largest distance so far."""
+
+    def __init__(self, model: LensModel, allowed: float | None) -> None:
         self._name = model.cfg.model_name
         self._kind = type(model).__name__
         self._dtype = next(iter(model.parameters())).dtype
+        self._allowed = TOLERANCE[self._dtype] if allowed is None else allowed
+        self.largest = 0.0
 
     def __call__(self, got: Tensor, expected: list[Tensor], where: str) -> None:
         """`got` is left-padded: [row pos width]; `expected` has the real positions of each row."""
-        allowed = TOLERANCE[self._dtype]
+        allowed = self._allowed
         for row, right in enumerate(expected):
             ours = got.reshape(len(expected), -1, got.shape[-1])[row, -len(right) :]
             if ours.shape != right.shape:
                 raise self._error(f"{where} are {ours.shape[-1]} wide, in Transformers {right.shape[-1]}")
             distance = (ours - right).norm(dim=-1) / right.norm(dim=-1).clamp(min=1e-6)
+            self.largest = max(self.largest, float(distance.max()))
             if not bool((distance <= allowed).all()):  # NaN is no agreement
                 place = int((~(distance <= allowed)).nonzero()[0])
                 largest = float((ours - right).abs().max())

@@ -18,12 +18,14 @@ from torch import Tensor
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 from transformers import PreTrainedModel
 
+from clas_lens.given import given
 from clas_lens.models.attention import lean_attention
 from clas_lens.models.backends import HookedTransformer, LensModel
 from clas_lens.models.hooking import HookFunction as HookFunction
 from clas_lens.models.hooking import hooked as hooked
 from clas_lens.models.hooking import refuse_compiled
 from clas_lens.models.loading import ModelLoadError
+from clas_lens.models.numbers import check_logits
 from clas_lens.vocabulary import SiteKind
 
 
@@ -153,12 +155,19 @@ def last_logits(
 def end_logits(
     model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"], n: int
 ) -> Float[Tensor, "batch n d_vocab"]:
-    """Logits at the last `n` columns of a left-padded batch; none are computed for the others."""
+    """Logits at the last `n` columns of a left-padded batch; none are computed for the others.
+
+    Raises:
+        NonFiniteLogitsError: one is NaN or infinite.
+    """
     with torch.inference_mode():
         if isinstance(model, HookedTransformer):
             residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-            return _unembed(model, residual[:, -n:])
-        return model(tokens, attention_mask=mask, logits_to_keep=n)
+            logits = _unembed(model, residual[:, -n:])
+        else:
+            logits = model(tokens, attention_mask=mask, logits_to_keep=n)
+    check_logits(logits)
+    return logits
 
 
 def unembed_last(
@@ -184,7 +193,7 @@ def _unembed(
 
 def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
     """W_down: row n is what neuron n writes to the residual stream, per unit of activation."""
-    block: Any = model.blocks[layer]
+    block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
     return block.mlp.W_out.detach()
 
 
@@ -275,6 +284,7 @@ def direct_logits(
     The logit lens of a direction: the final norm's gain and W_U, without their biases. Weights with the gain folded into
     W_U and weights without agree. In float32, a block of the vocabulary at a time.
     """
+    given(directions, Tensor, "direct_logits needs a tensor [direction d_model]", "a row of down_projection, say")
     norm: Any = getattr(model, "ln_final", None)
     gain = getattr(norm, "w", None)
     scaled = directions.float()
@@ -288,13 +298,13 @@ def direct_logits(
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
     """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
     listed = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping)
-    given = list(layers) if listed else layers
+    asked = list(layers) if listed else layers
     try:
-        chosen = tuple(sorted(_whole(layer) for layer in given)) if listed else ()
+        chosen = tuple(sorted(_whole(layer) for layer in asked)) if listed else ()
     except TypeError:
         chosen = ()
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < n_layers or len(set(chosen)) != len(chosen):
-        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {given!r}")
+        raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {asked!r}")
     return chosen
 
 

@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from clas_lens.models.installed import transformer_lens_version
 from clas_lens.models.loading import ModelLoadError
 
 # Tokens that stand for an image, sound or video: text models keep them without a row in the embedding (Gemma 3 1B).
@@ -43,24 +45,52 @@ def check_folder(folder: Path) -> None:
                 raise ModelLoadError(
                     f"{folder / 'config.json'} says {name} = {layers!r}; a model has at least one layer"
                 )
-    for file in sorted(folder.glob("*.safetensors")):
-        _refuse_integers(file)
+    _check_generation_config(folder / "generation_config.json")
+    for file, name, kind in _kinds_of_tensors(folder):
+        # Old GPT-2 checkpoints keep their causal masks, which are no weights, as bytes.
+        if kind not in PLAIN and not name.endswith(("position_ids", ".bias", "masked_bias")):
+            raise ModelLoadError(
+                f"{file} keeps {name} as {kind}: quantised weights whose scales nobody would apply. Use the model's "
+                "unquantised checkpoint, or a .gguf file, which load_model dequantises."
+            )
 
 
-def _refuse_integers(file: Path) -> None:
+def _check_generation_config(file: Path) -> None:
+    """Refuse what `from_pretrained` would leave out without a word, and with it the tokens that end an answer."""
+    if not file.is_file():
+        return
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelLoadError(f"{file} is not JSON: {error}. Mend it or take it away.") from error
+    if not isinstance(settings, dict):
+        raise ModelLoadError(f"{file} is not a generation config: a JSON {type(settings).__name__}")
+    ends = settings.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [ends]
+    if ends is not None and any(isinstance(one, bool) or not isinstance(one, int) for one in listed):
+        raise ModelLoadError(f"{file} says eos_token_id = {ends!r}; expected a token's id, or a list of ids")
+
+
+PLAIN = ("F16", "F32", "F64", "BF16", "float16", "float32", "float64", "bfloat16")
+
+
+def _kinds_of_tensors(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """The dtype of every tensor in the files that `from_pretrained` reads, without reading the tensors."""
     from safetensors import safe_open
 
-    with safe_open(file, framework="pt") as tensors:
-        for name in list(tensors.keys()):
-            kind = tensors.get_slice(name).get_dtype()
-            # Old GPT-2 checkpoints keep their causal masks, which are no weights, as bytes.
-            if kind not in ("F16", "F32", "F64", "BF16") and not name.endswith(
-                ("position_ids", ".bias", "masked_bias")
-            ):
-                raise ModelLoadError(
-                    f"{file} keeps {name} as {kind}: quantised weights whose scales nobody would apply. Use the model's "
-                    "unquantised checkpoint, or a .gguf file, which load_model dequantises."
-                )
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in list(tensors.keys()):
+                yield file, name, tensors.get_slice(name).get_dtype()
+    for file in () if files else sorted(folder.glob("pytorch_model*.bin")):
+        try:
+            held = torch.load(file, map_location="meta", weights_only=True)
+        except Exception as error:  # pickle's, zip's and torch's own errors
+            raise ModelLoadError(f"{file} is truncated, damaged or no file of weights: {error}") from error
+        for name, tensor in held.items() if isinstance(held, dict) else ():
+            if isinstance(tensor, torch.Tensor):
+                yield file, str(name), str(tensor.dtype).removeprefix("torch.")
 
 
 def check_loading_info(info: dict[str, Any], source: object) -> None:
@@ -91,10 +121,11 @@ def _tensor_name(key: Any) -> str:
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int, source: object) -> None:
     """Refuse a tokenizer that gives ids for which the embedding has no row."""
+    added = tokenizer.added_tokens_decoder  # made anew at each call
     beyond = sorted(
         (index, token)
         for token, index in tokenizer.get_vocab().items()
-        if index >= rows and not _is_unused(tokenizer, token, index)
+        if index >= rows and not _is_unused(tokenizer, token, added.get(index))
     )
     if beyond:
         index, token = beyond[0]
@@ -104,10 +135,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int, source: objec
         )
 
 
-def _is_unused(tokenizer: PreTrainedTokenizerBase, token: str, index: int) -> bool:
+def _is_unused(tokenizer: PreTrainedTokenizerBase, token: str, added: Any) -> bool:
     """Whether no text is ever made into this token: one for images, or one that the tokenizer's class, or the conversion from
     GGUF, has brought along and that neither stands at an end nor in the chat template."""
-    added: Any = tokenizer.added_tokens_decoder.get(index)
     is_special = token == tokenizer.unk_token or (added is not None and added.special)
     asked_for = token in (tokenizer.bos_token, tokenizer.eos_token) or token in str(tokenizer.chat_template or "")
     return bool(PLACEHOLDER.search(token)) or (is_special and not asked_for)
@@ -144,12 +174,14 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def refuse_experts(hf_model: PreTrainedModel) -> None:
-    """One message for mixtures of experts, whatever the backend."""
+    """One message for mixtures of experts, whatever the backend: what the hooks of the installed TransformerLens lack."""
     config: Any = hf_model.config.get_text_config()
     count = next((n for name in EXPERTS if isinstance(n := getattr(config, name, None), int) and n > 1), None)
     if count is not None:
         raise ModelLoadError(
-            f"{type(hf_model).__name__} is a mixture of {count} experts a layer: TransformerLens has no MLP hook point for an "
-            "expert's neurons (it wraps all experts as one module), so no backend can measure or steer them. Dense models of "
-            "the same family work."
+            f"{type(hf_model).__name__} is a mixture of {count} experts a layer, whose neurons cannot be measured or steered "
+            f"on either backend: transformer-lens {transformer_lens_version()} hooks what goes into and comes out of all "
+            "experts together (mlp.hook_in, mlp.hook_out) and the router (mlp.gate), but not what lies between an expert's "
+            "gate_up_proj and its down_proj, which Transformers computes in one module for all experts. Needed is a hook "
+            "point there that gives a layer's [token, expert, neuron]. Dense models of the same family work."
         )

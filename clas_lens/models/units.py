@@ -20,7 +20,7 @@ from clas_lens.vocabulary import UnitSite
 
 def n_units(model: LensModel, site: UnitSite) -> int:
     """How many units a layer has there: neurons, or heads x d_head."""
-    match site:
+    match given_word("site", site, get_args(UnitSite)):
         case "mlp":
             return int(model.cfg.d_mlp)
         case "attn":
@@ -31,7 +31,7 @@ def n_units(model: LensModel, site: UnitSite) -> int:
 
 def output_projection(model: LensModel, site: UnitSite, layer: int) -> Float[Tensor, "unit d_model"]:
     """W_down or W_O: row n is what unit n writes to the residual stream, per unit of activation."""
-    match site:
+    match given_word("site", site, get_args(UnitSite)):
         case "mlp":
             return down_projection(model, layer)
         case "attn":

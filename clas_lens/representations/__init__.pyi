@@ -7,6 +7,7 @@ from clas_lens.representations.alignment import layer_pair as layer_pair
 from clas_lens.representations.alignment import linear_cka as linear_cka
 from clas_lens.representations.alignment import retrieval as retrieval
 from clas_lens.representations.anchors import anchor_frame as anchor_frame
+from clas_lens.representations.collect import collect_representations as collect_representations
 from clas_lens.representations.effects import kl_divergence as kl_divergence
 from clas_lens.representations.effects import measure_effects as measure_effects
 from clas_lens.representations.effects import neuron_activations as neuron_activations
@@ -14,5 +15,4 @@ from clas_lens.representations.maps import SentenceMap as SentenceMap
 from clas_lens.representations.maps import separation_frame as separation_frame
 from clas_lens.representations.maps import tsne_frame as tsne_frame
 from clas_lens.representations.sentences import Representations as Representations
-from clas_lens.representations.sentences import collect_representations as collect_representations
 from clas_lens.representations.sweep import sweep as sweep

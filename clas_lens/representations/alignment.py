@@ -115,6 +115,7 @@ def retrieval(x: Float[Tensor, "example d_model"], y: Float[Tensor, "example d_m
     The test of MEXA (Kargaran et al. 2024): cos(x_i, y_i) above every other entry of row and column i. In [0, 1]; about
     1 / (2n - 1) by chance, with n examples.
     """
+    x, y = _pairs("retrieval", x, y)
     similarity = normalize(x, dim=-1) @ normalize(y, dim=-1).T
     own = similarity.diagonal().clone()
     similarity.fill_diagonal_(-torch.inf)
@@ -128,9 +129,33 @@ def linear_cka(x: Float[Tensor, "example d_model"], y: Float[Tensor, "example d_
     1 where one is a rotation, shift or uniform rescaling of the other. With fewer examples than dimensions it is high for
     unrelated representations too, so compare only values with the same number of examples. NaN if all rows are equal.
     """
+    x, y = _pairs("linear_cka", x, y)
     x, y = x - x.mean(0), y - y.mean(0)
     gram_x, gram_y = x @ x.T, y @ y.T  # [example example]; ||Y'X||^2 = <XX', YY'>
     return float((gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm()))
+
+
+def _pairs(what: str, x: object, y: object) -> tuple[Tensor, Tensor]:
+    """Two tensors with a row an example, the same examples in both.
+
+    Raises:
+        AlignmentError: anything else; or numbers that are not finite, of which no comparison holds.
+    """
+    for one in (x, y):
+        given(
+            one,
+            Tensor,
+            f"{what} needs two tensors [example d_model]",
+            "Representations.at gives them",
+            error=AlignmentError,
+        )
+    assert isinstance(x, Tensor)
+    assert isinstance(y, Tensor)
+    if x.ndim != 2 or len(x) != len(y) or not (x.isfinite().all() and y.isfinite().all()):
+        raise AlignmentError(
+            f"{what} needs finite numbers of the same examples, [example d_model]; got {list(x.shape)} and {list(y.shape)}"
+        )
+    return x, y
 
 
 @dataclass(frozen=True)
@@ -191,6 +216,7 @@ def fit_gain(frame: pd.DataFrame, column: str, *, anchor: str = "en") -> GainFit
     Raises:
         AlignmentError: fewer than four languages, one twice, a number that is not finite, or an axis without spread.
     """
+    given(column, str, "fit_gain needs a column's name", "one of the frame's")
     given_frame(frame, ("language", "gain", column), "fit_gain", "gains joined with a measure")
     rows = frame[frame["language"] != anchor]
     languages = [str(code) for code in rows["language"]]

@@ -1,7 +1,8 @@
 """What an intervention changes inside the model: the next-token distribution, and the likeness to the anchor language."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 from clas_lens.artifacts import content_key, keep, remembered_table
 from clas_lens.categories.browser import check_neuron
 from clas_lens.cluster.work import Runner, Tell, runner_of
-from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model, given_sizes
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -27,23 +28,25 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given, given_path, given_whole
+from clas_lens.given import given_path
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, Site, check_layers, hooked, last_logits
 from clas_lens.models.units import flat
-from clas_lens.representations.sentences import Representations, check_steers_texts, unread_representations
-from clas_lens.steering.clas import Clas
+from clas_lens.representations.collect import check_steers_texts, unread_representations
+from clas_lens.representations.sentences import Representations
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
 from clas_lens.vocabulary import UnitSite
 
 KIND = "steering effects"
+VERSION = 2  # of the columns
+EMPTY = 0.01  # of their length that representations move by, at least, where something was done
 Measured = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def measure_effects(
     model: LensModel,
-    clas: Clas,
+    intervention: Intervention,
     corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     *,
     layers: Sequence[int] | None = None,
@@ -55,13 +58,13 @@ def measure_effects(
     progress: bool = True,
     cluster: Runner | None = None,
 ) -> pd.DataFrame:
-    """Run every text with and without steering and compare.
+    """Run every text with and without steering and compare. Of `Clas`, or of a control or baseline.
 
     Sentence representations are the residual stream at the output of each layer, mean over content tokens; cosines are of
     parallel pairs (language, anchor), averaged over pairs and then layers, with the anchor unsteered in both.
 
     Args:
-        layers: where the cosine is taken; default the steered layers.
+        layers: where cosines and `moved` are taken; default the intervention's `layers` (or its one `layer`).
         out: a folder for one file a language; those there, made from the same model, texts and intervention, are kept.
         representations: a folder whose `before/` and `after/` keep the sentence representations of this same pass, at
             `layers` and `more_layers`: `collect_representations(..., out=)` with those does not read the texts again.
@@ -69,50 +72,53 @@ def measure_effects(
 
     Returns:
         One row a language: `kl` (mean KL(unsteered || steered) of the next-token distribution after the text, in nats),
-        `top1_changed` (share of texts whose most likely next token changed, 0 to 1), `cosine_before`, `cosine_after`,
-        `n_texts`, `n_truncated`. The anchor's row is a check: kl is 0 and both cosines are 1.
+        `top1_changed` (share of texts whose most likely next token changed, 0 to 1), `cosine_before`, `cosine_after`, `moved`
+        (how far the representations went, as a share of their length), `n_texts`, `n_truncated`. The anchor's row is a check:
+        kl and moved are 0 and both cosines are 1.
+
+    Warns:
+        UserWarning: an intervention that hardly does anything: no text's next token changed, and nothing moved by more than
+            `EMPTY`. Compared with it, any method looks specific.
 
     Raises:
-        ValueError: the anchor is not in the corpus, `clas` steers generated tokens only, something else acts on the model
-            (`steer`; your own hooks, with `out` or `representations`), or an argument is of another kind.
+        ValueError: the anchor is not in the corpus, the intervention steers generated tokens only or names no layers, something
+            else acts on the model (`steer`; your own hooks, with `out` or `representations`), or an argument is of another
+            kind.
     """
     for name, folder in (("out", out), ("representations", representations)):
         if folder is not None:
             given_path(name, folder)
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
-    given(clas, Clas, "measure_effects needs a Clas", "Clas(categories, layers=...)")
-    if clas.anchor not in corpus.languages:
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
+    check_steers_texts(intervention)
+    home = intervention.anchor
+    if home not in corpus.languages:
         raise ValueError(
-            f"the corpus has no {clas.anchor!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
+            f"the corpus has no {home!r}, the anchor to compare with; it has: {', '.join(corpus.languages)}"
         )
-    check_steers_texts(clas)
     runner = runner_of(cluster)
     check_bare(model, "measure_effects", kept=out is not None or representations is not None)
-    chosen = check_layers(clas.layers if layers is None else layers, model.cfg.n_layers)
+    chosen = check_layers(_steered_layers(intervention) if layers is None else layers, model.cfg.n_layers)
     read = check_layers(sorted({*chosen, *more_layers}), model.cfg.n_layers)
     texts = tokenize_corpus(model, corpus, max_tokens)
-    inputs = (clas.fingerprint(), describe_model(model), chosen, corpus.ids, texts[clas.anchor].ids)
+    inputs = (VERSION, intervention.fingerprint(), describe_model(model), chosen, corpus.ids, texts[home].ids)
     keys = {code: content_key(*inputs, code, held.ids) for code, held in texts.items()}
     paths = {code: None if out is None else Path(out) / f"{code}.parquet" for code in texts}
     kept: dict[Path, Representations] = {}
     if representations is not None:
-        for name, one in (("before", None), ("after", clas)):
+        for name, one in (("before", None), ("after", intervention)):
             place = Path(representations) / name
             kept[place] = unread_representations(model, corpus, texts, read, pool="mean", intervention=one)
     rows = {code: remembered_table(paths[code], KIND, key) for code, key in keys.items()}
     unread = {code for place, of in kept.items() for code in keys if of.saved_language(place, code) is None}
     todo = [code for code in texts if rows[code] is None or code in unread]
-    measured = [clas.anchor, *(code for code in todo if code != clas.anchor)] if todo else []
+    measured = [home, *(code for code in todo if code != home)] if todo else []
     items = readings(model, {code: texts[code] for code in measured}, batch_size, cluster=runner) if measured else []
     cosine_at = [read.index(layer) for layer in chosen]
     anchor: Float[Tensor, "text layer d_model"] | None = None
-    work = partial(_measure, clas=clas, layers=read)
+    work = partial(_measure, intervention=intervention, layers=read)
     done = read_items(model, items, work, what="effects", progress=progress, cluster=runner)
-    for item, (before, after, kl, changed) in _first(clas.anchor, done):
+    for item, (before, after, kl, changed) in _first(home, done):
         language = item.language
         for place, of in kept.items():
             of.save_language(place, language, before if of.intervention is None else after)
@@ -124,12 +130,34 @@ def measure_effects(
             "top1_changed": float(changed.float().mean()),
             "cosine_before": float(cosine_similarity(before, anchor, dim=-1).mean()),
             "cosine_after": float(cosine_similarity(after, anchor, dim=-1).mean()),
+            "moved": float(((after - before).norm(dim=-1) / before.norm(dim=-1)).mean()),
             "n_texts": len(corpus),
             "n_truncated": len(item.texts.truncated),
         }
         if rows[language] is None:
             rows[language] = keep(paths[language], KIND, keys[language], pd.DataFrame([row]))
-    return pd.concat([rows[code] for code in texts], ignore_index=True)
+    effects = pd.concat([rows[code] for code in texts], ignore_index=True)
+    _tell_if_empty(effects[effects["language"] != home])
+    return effects
+
+
+def _steered_layers(intervention: Intervention) -> Sequence[int]:
+    layers = getattr(intervention, "layers", None)
+    layers = (intervention.layer,) if layers is None and hasattr(intervention, "layer") else layers
+    if layers is None:
+        raise ValueError(f"a {type(intervention).__name__} names no layers: say where cosines are taken, layers=[...]")
+    return tuple(layers)
+
+
+def _tell_if_empty(effects: pd.DataFrame) -> None:
+    """Warn where nothing happened in any steered language."""
+    if len(effects) and not effects["top1_changed"].any() and effects["moved"].max() < EMPTY:
+        warnings.warn(
+            f"this intervention hardly does anything: no next token changed and representations moved by "
+            f"{100 * effects['moved'].max():.2g}% at most, so a comparison with it says little. (A model that normalises "
+            "what its MLPs give, as Gemma does, undoes a factor that all neurons share.)",
+            stacklevel=3,
+        )
 
 
 def _first(language: str, done: Iterator[tuple[Reading, Measured]]) -> Iterator[tuple[Reading, Measured]]:
@@ -143,12 +171,14 @@ def _first(language: str, done: Iterator[tuple[Reading, Measured]]) -> Iterator[
             yield waiting.pop(0)
 
 
-def _measure(model: LensModel, item: Reading, tell: Tell, *, clas: Clas, layers: Sequence[int]) -> Measured:
+def _measure(
+    model: LensModel, item: Reading, tell: Tell, *, intervention: Intervention, layers: Sequence[int]
+) -> Measured:
     """Representations before and after, KL, and whether the most likely token changed, in corpus order."""
 
     def both(batch: TokenBatch) -> Measured:
         logits, before = _forward(model, batch, layers)
-        with steer(model, clas, language=item.language):
+        with steer(model, intervention, language=item.language):
             steered_logits, after = _forward(model, batch, layers)
         changed = (logits.argmax(-1) != steered_logits.argmax(-1)).cpu()
         return before, after, kl_divergence(logits, steered_logits), changed
@@ -161,6 +191,8 @@ def kl_divergence(
     before: Float[Tensor, "batch d_vocab"], after: Float[Tensor, "batch d_vocab"]
 ) -> Float[Tensor, "batch"]:
     """KL(softmax(before) || softmax(after)) in nats, in float64."""
+    for one in (before, after):
+        given(one, Tensor, "kl_divergence needs two tensors [batch d_vocab]", "a model's logits")
     log_p, log_q = before.double().log_softmax(-1), after.double().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
 
@@ -195,10 +227,7 @@ def neuron_activations(
         Tidy: language, example (id), when ("before", and "after" if there is an intervention), value.
     """
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
     check_neuron(model, layer, neuron, site)
     if intervention is not None:
         check_steers_texts(intervention)
@@ -234,10 +263,12 @@ def _text_means(
         with hooked(model, [(site.hook_name(model), on_units)]):
             yield (means,)
 
-    found = {}
-    for when in ("before",) if intervention is None else ("before", "after"):
-        steered = steer(model, intervention, item.language) if intervention and when == "after" else nullcontext()
-        with steered:
-            (means,) = in_corpus_order(item, read_batches(model, item, in_one_pass(model, averaging), tell))
-        found[when] = means.tolist()
-    return found
+    def read(batch: TokenBatch) -> tuple[Tensor, ...]:
+        before = in_one_pass(model, averaging)(batch)
+        if intervention is None:
+            return before
+        with steer(model, intervention, item.language):
+            return (*before, *in_one_pass(model, averaging)(batch))
+
+    values = in_corpus_order(item, read_batches(model, item, read, tell))
+    return {when: means.tolist() for when, means in zip(("before", "after"), values, strict=False)}

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from clas_lens.artifacts import ArtifactError, load_table, save_table
+from clas_lens.given import given_each, given_path
 from clas_lens.significance.compare import Comparison, LanguageSummary, compare
 from clas_lens.significance.intervals import Interval
 from clas_lens.significance.power import Judged
@@ -50,6 +51,7 @@ def compare_all(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASEL
 
 def save_comparisons(path: Path, comparisons: Sequence[Comparison], *, reason: str | None = None) -> Path:
     """One row a comparison and language; everything else, and why there are none, in the header."""
+    given_each(comparisons, Comparison, "save_comparisons needs a list of Comparisons", "compare(rows, ...) makes one")
     tables = [one.languages.assign(intervention=one.intervention, overlap=one.overlap) for one in comparisons]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"language": [], "intervention": []})
     names = [one.name for one in fields(Comparison) if one.name != "languages"]
@@ -67,7 +69,7 @@ def load_comparisons(path: Path) -> tuple[list[Comparison], str | None]:
     Raises:
         ArtifactError: missing, damaged or another kind of file, or one that another version wrote.
     """
-    table, header = load_table(path, KIND)
+    table, header = load_table(given_path("path", path, error=ArtifactError), KIND)
     wanted = {one.name for one in fields(Comparison)} - {"languages"}
     if any(set(facts) != wanted for facts in header["comparisons"]):
         raise ArtifactError(f"{path} was written by another version of clas_lens: run clas-lens evaluate again")

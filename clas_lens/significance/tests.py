@@ -98,6 +98,9 @@ def pitman_morgan_p(before: Float[np.ndarray, "pair"], after: Float[np.ndarray, 
     Var(after) - Var(before) is the covariance of the sum and the difference, so this is how far those gain more that score
     more. Fewer than three pairs: None. Differences all alike: 1, as the variances are the same number.
     """
+    before, after = checked(before, "scores before"), checked(after, "scores after")
+    if len(before) != len(after):
+        raise ValueError(f"pairs are needed: {len(before)} scores before and {len(after)} after")
     gains = differences(before, after)
     if len(gains) < 3:
         return None
@@ -112,6 +115,7 @@ def levene_p(before: Float[np.ndarray, "pair"], after: Float[np.ndarray, "pair"]
 
     Of pairs it is far too cautious: what the two have in common counts as noise. Fewer than three: None; no spread at all: 1.
     """
+    before, after = checked(before, "scores before"), checked(after, "scores after")
     if len(before) < 3:
         return None
     if np.ptp(before) == np.ptp(after) == 0:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clas_lens.artifacts import content_key, keep, provenance, remembered
 from clas_lens.cluster.work import Runner, Tell, runner_of
-from clas_lens.corpus.arguments import check_bare, given_corpus, given_model
+from clas_lens.corpus.arguments import check_bare, given_corpus, given_model, given_sizes
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import (
     Reading,
@@ -26,7 +26,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given_path, given_whole, given_word
+from clas_lens.given import given_path, given_word
 from clas_lens.models.identity import describe_model
 from clas_lens.models.room import noting_halvings
 from clas_lens.models.sites import (
@@ -92,10 +92,7 @@ def collect_statistics(
     if out is not None:
         given_path("out", out)
     model, corpus = given_model(model), given_corpus(corpus)
-    batch_size, max_tokens = (
-        given_whole("batch_size", batch_size, least=1),
-        given_whole("max_tokens", max_tokens, least=1),
-    )
+    batch_size, max_tokens = given_sizes(batch_size, max_tokens)
     pooling = given_word("pooling", pooling, get_args(Pooling))
     side = given_word("padding_side", padding_side, get_args(PaddingSide))
     site = given_word("site", site, get_args(UnitSite))

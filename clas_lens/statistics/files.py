@@ -1,15 +1,17 @@
 """One language's statistics in a file: whose they are, and the key by which they are found again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clas_lens.artifacts import ArtifactError, Content, content_key, load_tensors
 from clas_lens.models.units import site_of
 from clas_lens.statistics.accumulator import NeuronAccumulator
 from clas_lens.statistics.sums import NeuronSums
-from clas_lens.vocabulary import Pooling
+from clas_lens.vocabulary import Pooling, check_languages
+
+Held = TypeVar("Held")
 
 KIND = "neuron statistics"
 
@@ -66,6 +68,42 @@ def accumulator_of(content: Content) -> NeuronAccumulator:
         samples=header["n_samples"],
         tokens=header["n_tokens"],
     )
+
+
+def read_together(
+    folder: Path,
+    languages: Sequence[str] | None,
+    kind: str,
+    shared: Sequence[str],
+    read: Callable[[Path, str], tuple[Held, Mapping[str, Any]]],
+) -> dict[str, tuple[Held, Mapping[str, Any]]]:
+    """What the files of these languages hold, or of all that are there by name, each with its header.
+
+    Args:
+        kind: what they hold, for messages.
+        shared: entries of the header that must not differ between them.
+        read: of one language; given the folder and the language.
+
+    Raises:
+        ArtifactError: nothing there, a language that is not, or files that differ in what is shared.
+    """
+    found = sorted(file.stem for file in folder.glob("*.safetensors"))
+    chosen = found if languages is None else list(check_languages(languages, kind))
+    if not chosen:
+        raise ArtifactError(f"no {kind} in {folder}")
+    missing = [code for code in chosen if code not in found]
+    if missing:
+        raise ArtifactError(f"no {kind} of {missing[0]!r} in {folder}; available: {', '.join(found) or 'none'}")
+    held = {code: read(folder, code) for code in chosen}
+    first = held[chosen[0]][1]
+    for code, (_, header) in held.items():
+        differing = [name for name in shared if header[name] != first[name]]
+        if differing:
+            raise ArtifactError(
+                f"{folder}: {code!r} and {chosen[0]!r} differ in {', '.join(differing)}; "
+                "collect them again together, or load(languages=[...]) those that belong together"
+            )
+    return held
 
 
 def read_language(folder: Path, language: str) -> tuple[NeuronAccumulator, Mapping[str, Any]]:

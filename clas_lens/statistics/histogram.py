@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clas_lens.given import given, given_number
+
 N_BINS = 64
 
 
@@ -41,6 +43,8 @@ def count_bins(values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron bin
 
 def quantile(counts: Int[Tensor, "*shape bin"], q: float) -> Float[Tensor, "*shape"]:
     """The value that a share `q` (0 to 1) of the counted values do not exceed; straight lines inside a bin."""
+    given(counts, Tensor, "quantile needs counts [*shape bin]", "NeuronStatistics has histograms")
+    given_number("q", q, least=0, most=1)
     running = counts.cumsum(-1)
     rank = (q * running[..., -1:].double()).clamp(min=1)
     place = (running < rank).sum(-1, keepdim=True)
@@ -52,6 +56,8 @@ def quantile(counts: Int[Tensor, "*shape bin"], q: float) -> Float[Tensor, "*sha
 
 def share_above(counts: Int[Tensor, "*shape bin"], threshold: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """The share (0 to 1, float64) of the counted values above a threshold; straight lines inside a bin."""
+    for one in (counts, threshold):
+        given(one, Tensor, "share_above needs counts [*shape bin] and thresholds", "NeuronStatistics has histograms")
     threshold = threshold.double().expand(counts.shape[:-1])[..., None].contiguous()
     place = torch.bucketize(threshold.float(), bin_edges().to(counts.device))
     running = counts.cumsum(-1)

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clas_lens.artifacts import ArtifactError, keep, provenance
+from clas_lens.artifacts import keep, provenance
 from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.display import card, line, listed
 from clas_lens.given import given
 from clas_lens.models.units import site_of, units_fact, units_in_words
 from clas_lens.statistics.accumulator import NeuronAccumulator
-from clas_lens.statistics.files import KIND, Origin, language_path, read_language
+from clas_lens.statistics.files import KIND, Origin, language_path, read_language, read_together
 from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling, Quantity, UnitSite, check_languages
 
@@ -322,31 +322,13 @@ class NeuronStatistics:
             ArtifactError: nothing there, a damaged file, one of another language than its name says or of an earlier version
                 without today's sums, or files of different models, examples or settings.
         """
-        found = sorted(file.stem for file in Path(folder).glob("*.safetensors"))
-        chosen = found if languages is None else list(check_languages(languages, "statistics"))
-        if not chosen:
-            raise ArtifactError(f"no neuron statistics in {folder}")
-        accumulators: dict[str, NeuronAccumulator] = {}
-        headers: dict[str, Mapping[str, Any]] = {}
-        for language in chosen:
-            if language not in found:
-                raise ArtifactError(
-                    f"no statistics for {language!r} in {folder}; available: {', '.join(found) or 'none'}"
-                )
-            accumulators[language], headers[language] = read_language(Path(folder), language)
-            first, this = headers[chosen[0]], headers[language]
-            differing = [name for name in ("example_ids", "model", "settings") if this[name] != first[name]]
-            if differing:
-                raise ArtifactError(
-                    f"{folder}: {language!r} and {chosen[0]!r} differ in {', '.join(differing)}; "
-                    "collect them again together, or load(languages=[...]) those that belong together"
-                )
-        first = headers[chosen[0]]
+        held = read_together(Path(folder), languages, KIND, ("example_ids", "model", "settings"), read_language)
+        first = next(iter(held.values()))[1]
         return cls.from_accumulators(
-            accumulators,
+            {code: sums for code, (sums, _) in held.items()},
             example_ids=first["example_ids"],
             model=first["model"],
             settings=first["settings"],
-            texts={code: header["text"] for code, header in headers.items()},
-            made={code: header["provenance"] for code, header in headers.items()},
+            texts={code: header["text"] for code, (_, header) in held.items()},
+            made={code: header["provenance"] for code, (_, header) in held.items()},
         )

@@ -10,9 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clas_lens.corpus.arguments import given_model
-from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, tokenize
+from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, starts_longer_than, tokenize
 from clas_lens.given import given_whole
 from clas_lens.models.decoding import Decoder, make_decoder
+from clas_lens.models.numbers import check_logits
 from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import LensModel, device_of
 from clas_lens.steering.steer import steerings_on
@@ -71,18 +72,13 @@ def generate_tokens(
     """`generate`, as new token ids; an end token is kept as the last one.
 
     Raises:
-        ValueError: no prompts, an empty prompt, or a prompt that leaves no room for new tokens in the model's context.
+        ValueError: no prompts, an empty prompt, a prompt that leaves no room for new tokens in the model's context, or logits
+            that are NaN or infinite.
     """
     given_model(model)
     given_whole("max_new_tokens", max_new_tokens, least=1)
     given_whole("batch_size", batch_size, least=1)
-    ids = prompt_ids(model, prompts)
-    longest = max(len(row) for row in ids)
-    if longest + max_new_tokens > model.cfg.n_ctx:
-        raise ValueError(
-            f"the longest prompt has {longest} tokens; with {max_new_tokens} new ones it exceeds the context of "
-            f"{model.cfg.n_ctx}. Shorten the prompt or lower max_new_tokens."
-        )
+    ids = prompt_ids(model, prompts, new_tokens=max_new_tokens)
     for steering in steerings_on(model):
         steering.check_rows(len(ids))
     results: list[list[int]] = [[] for _ in ids]
@@ -112,7 +108,9 @@ def continued(
         for steering in steerings_on(model):
             stack.enter_context(steering.rows(rows))
         logits = decoder.step(batch.tokens, batch.attention_mask)
-        new, _ = greedy(model, decoder, logits, max_new_tokens=max_new_tokens, stop_at_newline=stop_at_newline)
+        new, _ = greedy(
+            model, decoder, logits, max_new_tokens=max_new_tokens, stop_at_newline=stop_at_newline, prompts=rows
+        )
         return logits, new
 
 
@@ -123,13 +121,20 @@ def greedy(
     *,
     max_new_tokens: int,
     stop_at_newline: bool,
+    prompts: Sequence[int] | None = None,
 ) -> tuple[list[list[int]], list[bool]]:
     """Go on greedily from a decoder that has seen the prompts and the logits after them; finished rows are dropped.
 
     Where the model is steered per row, its languages are the rows of this batch.
 
+    Args:
+        prompts: which prompts the rows are, for errors; default in their order.
+
     Returns:
         New token ids a row, and whether the row ended by itself: at an end token, or at a newline where that is asked for.
+
+    Raises:
+        NonFiniteLogitsError: a logit that is NaN or infinite.
     """
     tokenizer = require_tokenizer(model)
     ends = end_token_ids(model)
@@ -137,6 +142,7 @@ def greedy(
     ended = [False] * len(logits)
     alive = list(range(len(logits)))
     for step in range(1, max_new_tokens + 1):
+        check_logits(logits, alive if prompts is None else [prompts[row] for row in alive])
         chosen = logits.argmax(-1)
         for row, token in zip(alive, chosen.tolist(), strict=True):
             produced[row].append(token)
@@ -157,20 +163,33 @@ def greedy(
     return produced, ended
 
 
-def prompt_ids(model: LensModel, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+def prompt_ids(model: LensModel, prompts: Sequence[Prompt], *, new_tokens: int = 0) -> list[tuple[int, ...]]:
     """Token ids of prompts: texts get the tokenizer's BOS, lists of ids are taken as they are.
 
+    Args:
+        new_tokens: that many are to follow each prompt.
+
     Raises:
-        ValueError: no list of prompts, an empty one, or one that is neither a text nor token ids of the model.
+        ValueError: no list of prompts, an empty one, one that is neither a text nor token ids of the model, or one that with
+            the new tokens exceeds the model's context.
     """
     given = checked_prompts(prompts)
+    context, size = model.cfg.n_ctx, model.cfg.d_vocab
+    after = (
+        f"with {new_tokens} new ones it exceeds the context of {context}. Shorten the prompt or lower max_new_tokens."
+    )
     if isinstance(given[0], str):
-        return list(tokenize(require_tokenizer(model), given).ids)
-    size = model.cfg.d_vocab
+        tokenizer = require_tokenizer(model)
+        if any(starts_longer_than(tokenizer, text, context) for text in given):
+            raise ValueError(f"the longest prompt has more than {context} tokens; {after}")
+        given = list(tokenize(tokenizer, given).ids)
     for place, ids in enumerate(given):
         odd = [token for token in ids if not 0 <= token < size]
         if odd:
             raise ValueError(f"prompt {place}: token id {odd[0]} is not in the model's vocabulary of {size}")
+    longest = max(map(len, given))
+    if longest + new_tokens > context:
+        raise ValueError(f"the longest prompt has {longest} tokens; {after}")
     return given
 
 

@@ -204,6 +204,8 @@ class SteeringBlock:
         self._is_used = False
 
     def __enter__(self) -> Steering:
+        if self._is_used:
+            raise SteeringError("this steer(...) was entered already: write a new one for each `with`")
         self._is_used = True
         return self._block.__enter__()
 

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from clas_lens.artifacts import ArtifactError, provenance, sweep, write_text
+from clas_lens.given import given_path
 from clas_lens.study.config import CollectConfig, StageConfig
 
 SEAL = "sha256"  # the manifest's entry that is no stage
@@ -21,6 +22,9 @@ class RunFolder:
     """Where everything of a run lies."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        given_path("a run folder", self.root, error=ArtifactError)
 
     @property
     def statistics(self) -> Path:

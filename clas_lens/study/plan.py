@@ -27,6 +27,9 @@ BYTES_A_ROW = 120
 CHANGED = (0.1, 0.2)  # shares of the answers of a language that steering changes from right to wrong or back
 
 
+LAYERS = 24  # of a model that is not known
+
+
 FROM_THE_FIRST_LAYER: tuple[Method, ...] = (
     "int-mu",
     "diff-mean-unit",
@@ -130,8 +133,10 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
     alphas = len(config.search.alphas or known.paper_alphas)
     pairs = len(config.search.betas) * len(config.search.gammas)
     searched = [method for _, method in config.methods.searched(config.search.fixed)]
-    grids = [(_upper(config, method), alphas) for method in searched] + [(_upper(config, "clas"), pairs)] * (pairs > 0)
+    grids = [grid for method in searched for grid in _searched(config, method, alphas)]
+    grids += [(_upper(config, "clas"), pairs)] * (pairs > 0)
     what = f"{len(searched)} methods x {alphas} alphas" + (f" and {pairs} pairs of beta and gamma" if pairs else "")
+    what += f", diff-mean-unit at {_n_layers(config) - 1} layers" if "diff-mean-unit" in searched else ""
     return _step(
         f"search {task.task}",
         f"{task.task}: {what}, x {expected.languages} languages x {expected.examples} examples",
@@ -140,6 +145,19 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
         answers=sum(settings for _, settings in grids),
         chunk=config.evaluate.chunk_size,
     )
+
+
+def _searched(config: StudyConfig, method: Method, alphas: int) -> list[tuple[float, int]]:
+    """The shares of the layers that a method's settings take, each with how many settings take it."""
+    if method != "diff-mean-unit":
+        return [(_upper(config, method), alphas)]
+    n_layers = _n_layers(config)
+    return [(1 - layer / n_layers, alphas) for layer in range(n_layers - 1)]  # each layer but the last
+
+
+def _n_layers(config: StudyConfig) -> int:
+    preset = PRESETS.get(config.collect.model)
+    return LAYERS if preset is None else preset.signature[0]
 
 
 def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:

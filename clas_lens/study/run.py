@@ -16,9 +16,12 @@ from clas_lens.cluster.work import Runner, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
+from clas_lens.evaluation.store import RowStore
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.provenance import each_once
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.collect import collect_statistics
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
@@ -218,7 +221,7 @@ class Run:
             site=site,
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
-            out=self.folder.representations / f"{pool}-{site}-{'-'.join(map(str, layers))}",
+            out=self.folder.representations / f"{pool}-{site}-{_named(layers)}",
             progress=self.progress,
             cluster=self.cluster,
         )
@@ -305,6 +308,8 @@ class Run:
                 intervention.save_pretrained(self.folder.methods / task.name / name)
         rows = evaluate(self.model, task, chosen, out=self.folder.rows, **self._how(config))
         settings = task.settings(self.model)
+        store = RowStore(self.folder.rows / task.name)
+        made = [one for code in task.languages for name in chosen for one in store.made(code, name)]
         save_table(self.folder.tables / f"{task.name}_rows.parquet", "evaluation rows", rows, {"task": settings})
         self.folder.update_manifest(
             f"evaluate {task.name}",
@@ -314,6 +319,7 @@ class Run:
             languages=list(task.languages),
             n_examples=len(task.example_keys()),
             overlapping=int(rows["overlap"].sum()),
+            measured=each_once(made),
             methods={name: None if one is None else one.settings() for name, one in chosen.items()},
         )
         compare_stage(self.folder, task.name, rows, self.clas.anchor)
@@ -328,3 +334,10 @@ class Run:
             "progress": self.progress,
             "cluster": self.cluster,
         }
+
+
+def _named(layers: Sequence[int]) -> str:
+    """Layers in a folder's name; a row of them by its ends, because names have 255 characters at most."""
+    first, last = layers[0], layers[-1]
+    in_a_row = len(layers) > 2 and tuple(layers) == tuple(range(first, last + 1))
+    return f"{first}-to-{last}" if in_a_row else "-".join(map(str, layers))

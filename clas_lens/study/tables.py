@@ -16,9 +16,10 @@ from clas_lens.corpus.bundled import bundled_languages
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.representations.alignment import AlignmentError, cosine_frame
 from clas_lens.representations.anchors import anchor_frame
+from clas_lens.representations.collect import collect_representations
 from clas_lens.representations.effects import measure_effects, neuron_activations
 from clas_lens.representations.maps import separation_frame, tsne_frame
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
 from clas_lens.study.folder import RunFolder

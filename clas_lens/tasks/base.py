@@ -4,11 +4,12 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items
 from clas_lens.corpus.content import CONTENT_PREFIX, text_hash
 from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.given import given_whole, given_word, named
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.chat import frame_settings
@@ -256,6 +257,7 @@ class ParallelTask:
             available: the rows of the part that was asked for.
             texts: every text by which a unit is known, with the unit.
         """
+        self._check_options()
         limit, seed = (getattr(self, option) for option in ("limit", "seed"))
         rows = next(iter(loaded.values()))
         kept = list(available)
@@ -277,6 +279,20 @@ class ParallelTask:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _check_options(self) -> None:
+        """Raise for an option that would be understood only hours on, or otherwise than it was meant."""
+        for name in ("seed", "split_seed"):
+            given_whole(f"{self.name}: {name}", getattr(self, name, 0))
+        if (most := getattr(self, "max_tokens", None)) is not None:
+            given_whole(f"{self.name}: max_tokens", most, least=1)
+        given_word("style", getattr(self, "style", None) or "plain", get_args(PromptStyle), error=TaskError)
+        given_word("instruction", getattr(self, "instruction", "native"), get_args(Instruction), error=TaskError)
+        kwargs = getattr(self, "chat_template_kwargs", None)
+        if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+            raise TaskError(
+                f"{self.name}: chat_template_kwargs must be a mapping of names to values, got {named(kwargs)}"
+            )
 
     def __len__(self) -> int:
         """The number of examples (the same in every language)."""

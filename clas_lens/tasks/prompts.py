@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from clas_lens.corpus.tokens import CHARS_A_TOKEN, bos_prefix
+from clas_lens.corpus.tokens import CHARS_A_TOKEN, TOKENS_THAT_JOIN, bos_prefix, starts_longer_than
+from clas_lens.given import given
 from clas_lens.models.presets import PRESETS
 from clas_lens.tasks.chat import chat_ids
 from clas_lens.tasks.wording import Wording, load_wording
@@ -27,10 +28,6 @@ XQUAD_PROMPT_VERSION = "xquad-v1"
 LABEL_BREAK = "\n"
 
 
-# How many tokens fewer a context can have where it meets the rest of a prompt.
-TOKENS_THAT_JOIN = 2
-
-
 def _asked_in(language: str, instruction: Instruction) -> Wording:
     match instruction:
         case "native":
@@ -44,7 +41,7 @@ def _asked_in(language: str, instruction: Instruction) -> Wording:
 
 def _filled(line: str, slot: str, value: str) -> str:
     before, after = line.split("{" + slot + "}")
-    return before + value + after
+    return before + given(value, str, f"a {slot} is a text", "a data set's row has one") + after
 
 
 # --- prompts as text ---
@@ -135,12 +132,18 @@ def encode_prompt(
             that fails, leaves the message out or starts to think.
     """
     parts = PromptParts("", "", prompt) if isinstance(prompt, str) else prompt
+    given(parts, PromptParts, "encode_prompt needs a text or PromptParts", "xnli_prompt and xquad_prompt make them")
 
     def ids_with(context: str) -> tuple[int, ...]:
         return _token_ids(tokenizer, parts.before + context + parts.after, style, chat_template_kwargs)
 
     if max_tokens is None:
         return EncodedPrompt(ids_with(parts.context), truncated=False, kept_chars=len(parts.context))
+    for part in (parts.before, parts.after):
+        if starts_longer_than(tokenizer, part, max_tokens):
+            raise ValueError(
+                f"the prompt has more than {max_tokens} tokens without its context, which alone may be cut: raise max_tokens"
+            )
     context, ends = _beginning(tokenizer, parts.context, max_tokens)
     whole = ids_with(context)
     if len(whole) <= max_tokens and context == parts.context:
@@ -208,8 +211,9 @@ def _token_ids(
 ) -> tuple[int, ...]:
     match style:
         case "plain":
+            prefix = bos_prefix(tokenizer)
             content: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-            ids = [*bos_prefix(tokenizer), *content["input_ids"]]
+            ids = [*prefix, *content["input_ids"]]
         case "chat":
             ids = chat_ids(tokenizer, text, chat_template_kwargs)
         case _:

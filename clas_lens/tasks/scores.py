@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import regex
 
+from clas_lens.given import given, given_each
+
 # Free-standing articles. en, de, es and vi (there: classifiers and particles as well) are those of MLQA's official
 # scorer (Lewis et al. 2020); the others are their closest match in the language's grammar. Arabic's article is a prefix,
 # French also has an elided one; both are handled in `answer_tokens`. No language is listed with another's articles: the
@@ -63,7 +65,7 @@ def squad_f1(prediction: str, golds: Sequence[str]) -> float:
     Raises:
         ValueError: no golds.
     """
-    _check_golds(golds)
+    _check_answers(prediction, golds)
     full = [gold for gold in golds if _squad_words(gold)]
     return _squad(prediction, full)["f1"] if full and _squad_words(prediction) else 0.0
 
@@ -88,7 +90,7 @@ def f1_segmented(prediction: str, golds: Sequence[str], language: str) -> float:
     Raises:
         ValueError: no golds, or a language that `ARTICLES` does not list.
     """
-    _check_golds(golds)
+    _check_answers(prediction, golds)
     predicted = answer_tokens(prediction, language)
     return max(_overlap(predicted, answer_tokens(gold, language)) for gold in golds)
 
@@ -139,11 +141,12 @@ def _squad_words(text: str) -> list[str]:
 def _squad(prediction: str, golds: Sequence[str]) -> dict[str, float]:
     from torchmetrics.functional.text import squad  # 3 s to import, and only whoever scores answers needs it
 
-    _check_golds(golds)
+    _check_answers(prediction, golds)
     scores = squad({"prediction_text": prediction, "id": "0"}, {"answers": {"text": list(golds)}, "id": "0"})
     return {name: score.item() / 100 for name, score in scores.items()}
 
 
-def _check_golds(golds: Sequence[str]) -> None:
-    if isinstance(golds, str) or not golds:
+def _check_answers(prediction: str, golds: Sequence[str]) -> None:
+    given(prediction, str, "a prediction is a text", "a missing answer is ''")
+    if not given_each(golds, str, "golds must be a list with at least one answer", "give [answer] for one"):
         raise ValueError(f"golds must be a list with at least one answer, got {golds!r}")

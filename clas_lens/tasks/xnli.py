@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from clas_lens.corpus.bundled import bundled_items, bundled_languages
 from clas_lens.corpus.checks import fields_fault
 from clas_lens.corpus.content import text_hash
 from clas_lens.corpus.sources import Columns, load_columns
 from clas_lens.corpus.splits import split_units
-from clas_lens.corpus.tokens import require_tokenizer
+from clas_lens.corpus.tokens import require_tokenizer, starts_longer_than
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import (
@@ -38,7 +40,9 @@ class XNLI(ParallelTask):
 
     The digits' logits are compared at the last real position of the prompt, right after the assistant header for a chat
     model; of equal logits the smaller digit wins. Rows carry the probabilities among the three and the mass of the three in
-    the whole distribution: low mass means that the model was not about to answer with a digit at all.
+    the whole distribution: low mass means that the model was not about to answer with a digit at all. `near_tie` says that the
+    two largest of the three are within one rounding step of the model's dtype, so that rounding may have chosen: common in
+    bfloat16, whose steps are 1/8 between logits of 16 and 32.
 
     Args:
         source: a Hub id, a local folder in the Hub's layout, or "bundled" (16 languages, 72 examples).
@@ -81,9 +85,9 @@ class XNLI(ParallelTask):
     metric_title: ClassVar[str] = "accuracy"
     row_columns: ClassVar[tuple[str, ...]] = (
         *("id", "group", "gold", "prediction", "correct", *(f"p_{label}" for label in LABELS)),
-        *("label_mass", "n_prompt_tokens", "truncated"),
+        *("label_mass", "near_tie", "n_prompt_tokens", "truncated"),
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper_alphas: ClassVar[tuple[float, ...]] = tuple(float(alpha) for alpha in range(-8, 3))  # of its Figure 5
     new_tokens: ClassVar[int] = 0
     generates: ClassVar[bool] = False
@@ -148,10 +152,16 @@ class XNLI(ParallelTask):
                 hypothesis=example.fields["hypothesis"],
                 instruction=self.instruction,
             )
-            prompt = encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
-            if len(prompt.ids) > limit:
+            has_no_end = starts_longer_than(tokenizer, text, limit)
+            prompt = (
+                None
+                if has_no_end
+                else encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
+            )
+            if prompt is None or len(prompt.ids) > limit:
+                counted = "many" if prompt is None else len(prompt.ids)
                 raise TaskError(
-                    f"xnli: example {example.id!r} in {language!r} has {len(prompt.ids)} tokens, more than {limit}; a premise "
+                    f"xnli: example {example.id!r} in {language!r} has {counted} tokens, more than {limit}; a premise "
                     "cannot be cut without changing the label. Raise max_tokens, or load the model with a longer context."
                 )
             encoded.append(prompt)
@@ -160,8 +170,8 @@ class XNLI(ParallelTask):
     def columns(self, model: LensModel) -> tuple[int, ...] | None:
         return None if self.label_mass else resolve_label_ids(require_tokenizer(model))
 
-    def answer(self, model: LensModel, answering: Answering) -> list[tuple[list[float], float | None]]:
-        """Log-probabilities among the three digits, and the mass of the three."""
+    def answer(self, model: LensModel, answering: Answering) -> list[tuple[list[float], float | None, bool]]:
+        """Log-probabilities among the three digits, the mass of the three, and whether rounding may have chosen."""
         _, logits = answering
         digits = logits
         mass: Sequence[float | None] = [None] * len(logits)
@@ -169,10 +179,10 @@ class XNLI(ParallelTask):
             digits = logits[:, list(resolve_label_ids(require_tokenizer(model)))]
             mass = (digits.double().logsumexp(-1) - logits.double().logsumexp(-1)).exp().tolist()
         scores = torch.log_softmax(digits.double(), dim=-1).tolist()
-        return list(zip(scores, mass, strict=True))
+        return list(zip(scores, mass, near_ties(digits, model.cfg.dtype).tolist(), strict=True))
 
     def row(self, language: str, example: Example, prompt: EncodedPrompt, answer: Any) -> dict[str, Any]:
-        scores, mass = answer
+        scores, mass, near_tie = answer
         prediction = max(range(len(LABELS)), key=lambda label: (scores[label], -label))
         probabilities = torch.tensor(scores, dtype=torch.float64).exp().tolist()
         return {
@@ -183,9 +193,17 @@ class XNLI(ParallelTask):
             "correct": prediction == example.gold,
             **{f"p_{label}": probabilities[place] for place, label in enumerate(LABELS)},
             "label_mass": float("nan") if mass is None else mass,
+            "near_tie": near_tie,
             "n_prompt_tokens": len(prompt.ids),
             "truncated": prompt.truncated,
         }
+
+
+def near_ties(logits: Float[Tensor, "row label"], dtype: torch.dtype) -> Bool[Tensor, "row"]:
+    """Whether a row's two largest logits are no more than one step of `dtype` apart, at the larger one's size."""
+    first, second = logits.double().topk(2, dim=-1).values.unbind(-1)
+    step = torch.finfo(dtype).eps * 2.0 ** torch.frexp(first).exponent.sub(1)
+    return first - second <= step
 
 
 def row_fault(row: Mapping[str, Any]) -> str | None:

@@ -123,6 +123,18 @@ def test_cut_texts_are_named(full):
     assert "Cut at 64 tokens: 3 in zh." in dict(methods_paragraphs(data))["Texts"]
 
 
+def test_versions_of_kept_answers_stand_beside_the_current_ones(full):
+    data = RunData.open(full.root)
+    now = data.facts("evaluate xnli")["provenance"]
+    earlier = {**now, "versions": {**now["versions"], "torch": "1.0"}}
+    data.manifest["evaluate xnli"]["measured"] = [earlier, now]
+    said = dict(methods_paragraphs(data))["Software"]
+    assert "Answers that were kept were given with" in said
+    assert said.count("torch 1.0") == 1
+    data.manifest["evaluate xnli"]["measured"] = [now]
+    assert "were kept" not in dict(methods_paragraphs(data))["Software"]
+
+
 def test_an_empty_run_says_what_brings_the_rest(tmp_path):
     run = RunFolder(tmp_path)
     with pytest.raises(ArtifactError, match="is not a run folder"):

@@ -12,7 +12,8 @@ from clas_lens.baselines.load import load_intervention
 from clas_lens.baselines.released_incline import ReleasedIncline, released_texts
 from clas_lens.baselines.vectors import AddVector
 from clas_lens.models.sites import Site
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 
 
 def states_of(values, languages=("en", "de")):

@@ -12,7 +12,8 @@ from clas_lens.baselines.recover import Recover
 from clas_lens.baselines.unit_vectors import UnitDiffMean
 from clas_lens.evaluation.search import sweep_settings
 from clas_lens.models.sites import Site
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 
 
 def states(values, languages=("en", "de")):

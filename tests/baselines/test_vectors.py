@@ -10,7 +10,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import clas_lens as cl
 from clas_lens.baselines.vectors import AddVector, Incline, least_squares_map
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 
 LAYER = 2
 

@@ -23,6 +23,7 @@ from clas_lens.evaluation.plan import (
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.store import RowStore
 from clas_lens.models.sites import hooked
+from clas_lens.provenance import provenance
 from clas_lens.tasks.xnli import XNLI
 from clas_lens.tasks.xquad import XQuAD
 
@@ -288,3 +289,33 @@ def test_a_mended_score_is_not_served_from_old_files(llama, xnli, tmp_path, monk
     new = evaluate(llama, xnli, languages=["de"], out=tmp_path, **QUIET)
     assert new["correct"].all()
     assert not old["correct"].all()
+
+
+def test_rows_say_with_which_versions_they_were_answered(llama, xnli, tmp_path, monkeypatch):
+    """Also those of chunks that an earlier release has left, once they are part of a whole language."""
+    options = {"languages": ["de"], "chunk_size": 2, "out": tmp_path, **QUIET}
+    store = RowStore(tmp_path / "xnli")
+    now = provenance()
+    earlier = {**now, "versions": {**now["versions"], "torch": "1.0"}}
+    monkeypatch.setattr("clas_lens.artifacts.provenance", lambda: earlier)
+    with monkeypatch.context() as patch:
+        patch.setattr("clas_lens.evaluation.rows.answer_item", fails_after_one())
+        with pytest.raises(KeyboardInterrupt):
+            cl.evaluate(llama, xnli, **options)
+    assert [one["versions"]["torch"] for one in store.made("de", "base", 0)] == ["1.0"]
+    monkeypatch.undo()
+    cl.evaluate(llama, xnli, **options)
+    assert [one["versions"]["torch"] for one in store.made("de", "base")] == ["1.0", now["versions"]["torch"]]
+    assert store.made("zh", "base") == []
+
+
+def fails_after_one():
+    done = []
+
+    def answer(*args, **options):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return answer_item(*args, **options)
+
+    return answer

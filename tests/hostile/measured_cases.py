@@ -258,7 +258,7 @@ REPRESENTATIONS = [
     ),
     *misused(
         "effects",
-        "measure_effects needs a Clas",
+        "an intervention is needed",
         lambda w, x: cl.measure_effects(w.model, x, w.corpus, progress=False),
         "None, categories, a class, a frame",
     ),

@@ -187,6 +187,56 @@ def test_what_is_unusual_and_right_is_read(tmp_path, kind):
         assert same.data == plain.data
 
 
+ENTRY = "- config_name: {}\n  data_files:\n  - split: test\n    path: {}\n"
+LISTS = [
+    (ENTRY.format("de", "../de/test.jsonl"), "which is not in the folder"),
+    (ENTRY.format("de", "de/../../de/test.jsonl"), "which is not in the folder"),
+    (ENTRY.format("de", "/etc/passwd"), "which is not in the folder"),
+    (ENTRY.format("de", "de/nope.jsonl"), "no such file"),
+    (ENTRY.format("de", "5"), "data_files of 'de' are neither paths"),
+    (ENTRY.format("de", "[[1]]"), "data_files of 'de' are neither paths"),
+    (ENTRY.format("de", "de/test.jsonl") * 2, "lists the configuration 'de' twice"),
+    ("- config_name: de\n  data_files:\n  - split: test\n", "data_files of 'de' are neither paths"),
+    ("- config_name: de\n  data_files: 5\n", "data_files of 'de' are neither paths"),
+    ("- config_name: de\n  data_files: [5]\n", "data_files of 'de' are neither paths"),
+    ("- de\n", "must be a list of entries"),
+    ("  hallo\n", "must be a list of entries"),
+    ("- [\n", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("listed", "words"), LISTS)
+def test_lists_of_files_that_are_none(tmp_path, listed, words):
+    folder = write(tmp_path, "xnli", {language: xnli_rows(language) for language in LANGUAGES})
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n", encoding="utf-8")
+    with pytest.raises(cl.CorpusError, match=words):
+        load("xnli", folder)
+
+
+TABLES = {
+    "a column twice.csv": (b"premise,hypothesis,label,label\na,b,0,1\n", "a column is there twice"),
+    "ragged.csv": (b"premise,hypothesis,label\na,b\n", "cannot be read as csv"),
+    "labels as words.csv": (b"premise,hypothesis,label\na,b,neutral\n", "'label' is 'neutral'"),
+    "labels as floats.csv": (b"premise,hypothesis,label\na,b,0.0\n", "'label' is 0.0"),
+    "numbers as texts.csv": (b"premise,hypothesis,label\n12,b,0\n", "'premise' is not a text but 12"),
+    "commas in a tsv.tsv": (b"premise,hypothesis,label\na,b,0\n", "no column 'premise'"),
+    "no parquet.parquet": (b"PAR1 and nothing", "cannot be read as parquet"),
+    "a field twice.json": (b'[{"premise": "a", "hypothesis": "b", "label": 0, "label": 1}]', "is there twice"),
+    "no list.json": (b"[5]", "is not an object but a int"),
+    "cut.json": (b'[{"premise": "a"', "is not JSON"),
+    "cut.jsonl.gz": (gzip.compress(b'{"premise": "a", "hypothesis": "b", "label": 0}')[:-9], "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_tables_that_are_none(tmp_path, name):
+    content, words = TABLES[name]
+    (tmp_path / "de").mkdir()
+    (tmp_path / "de" / ("test." + name.partition(".")[2])).write_bytes(content)
+    with pytest.raises(cl.CorpusError, match=words):
+        load("xnli", str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["xnli", "xquad"])
 @pytest.mark.parametrize("source", ["{}/nowhere", "./nowhere", "nowhere", "", "~/nowhere", "a/b/c"])
 def test_no_such_folder(tmp_path, kind, source):

@@ -3,10 +3,11 @@
 from collections import Counter
 
 import pytest
-from hostile import drawn_cases, measured_cases, scored_cases, steered_cases
+from hostile import drawn_cases, inner_cases, measured_cases, scored_cases, steered_cases
 from hostile.case import judge
 
-CASES = [*measured_cases.CASES, *steered_cases.CASES, *scored_cases.CASES, *drawn_cases.CASES]
+PARTS = (measured_cases, steered_cases, scored_cases, drawn_cases, inner_cases)
+CASES = [case for part in PARTS for case in part.CASES]
 TALLY: Counter[str] = Counter()
 
 

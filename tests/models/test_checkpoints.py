@@ -1,6 +1,7 @@
 """Finding a model on disk or on the Hub: every way it can fail says what to do."""
 
 import json
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -149,6 +150,71 @@ def test_texts_begin_with_bos_as_the_gguf_says(tmp_path, monkeypatch, adds_bos):
     write_gguf(gguf, file, tiny_hf_model("qwen2"), "qwen2", adds_bos=adds_bos)
     model = cl.load_model(file)
     assert model.tokenizer("")["input_ids"] == ([1] if adds_bos else [])
+
+
+def in_parts(gguf, count, number, kept):
+    """A stand-in for `gguf` that writes one part of a split file: the tensors that are kept, and which part it says it is."""
+
+    class PartWriter(gguf.GGUFWriter):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.add_uint16("split.no", number)
+            self.add_uint16("split.count", count)
+
+        def add_tensor(self, name, *args, **options):
+            if kept(name):
+                super().add_tensor(name, *args, **options)
+
+    return SimpleNamespace(**vars(gguf) | {"GGUFWriter": PartWriter})
+
+
+LATE = ("blk.3.", "blk.4.")
+
+
+@pytest.mark.parametrize(
+    ("names", "loaded", "words"),
+    [
+        (["m-00001-of-00002.gguf"], 0, r"one of the 2 files .* Not in .*: m-00002-of-00002\.gguf.* --merge"),
+        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], 0, r"--merge m-00001-of-00002\.gguf m\.gguf"),
+        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], 1, r"--merge m-00001-of-00002\.gguf m\.gguf"),
+        (["renamed.gguf"], 0, "one of the 2 files|could not be read|missing"),
+    ],
+)
+def test_a_part_of_a_split_gguf_is_refused_and_nothing_is_kept(tmp_path, monkeypatch, names, loaded, words):
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("CLAS_LENS_CACHE", str(tmp_path / "cache"))
+    kept = (lambda name: not name.startswith(LATE), lambda name: name.startswith(LATE))
+    for number, name in enumerate(names):
+        write_gguf(in_parts(gguf, 2, number, kept[number]), tmp_path / name, tiny_hf_model("qwen2"), "qwen2")
+    with pytest.raises(cl.ModelLoadError, match=words):
+        cl.load_model(tmp_path / names[loaded])
+    assert not list(tmp_path.glob("cache/*"))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_gguf_that_is_the_one_part_of_itself_loads(tmp_path, monkeypatch, count):
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("CLAS_LENS_CACHE", str(tmp_path / "cache"))
+    hf_model = tiny_hf_model("qwen2")
+    file = tmp_path / "m-00001-of-00001.gguf"
+    write_gguf(in_parts(gguf, count, 0, lambda name: True) if count else gguf, file, hf_model, "qwen2")
+    tokens = torch.arange(3, 30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(cl.load_model(file)(tokens), hf_model(tokens).logits, atol=5e-5, rtol=1e-4)
+
+
+def test_a_gguf_without_some_tensors_is_refused_and_nothing_is_kept(tmp_path, monkeypatch):
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("CLAS_LENS_CACHE", str(tmp_path / "cache"))
+    write_gguf(
+        in_parts(gguf, 1, 0, lambda name: not name.startswith(LATE)),
+        tmp_path / "m.gguf",
+        tiny_hf_model("qwen2"),
+        "qwen2",
+    )
+    with pytest.raises(cl.ModelLoadError, match=r"24 missing \(model\.layers\.3\."):
+        cl.load_model(tmp_path / "m.gguf")
+    assert not list(tmp_path.glob("cache/*"))
 
 
 def test_rope_scaling_that_a_gguf_would_lose_is_refused(tmp_path, monkeypatch):

@@ -143,6 +143,20 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder):
         cl.load_model(tiny_hf_model("llama"), tokenizer=tokenizer)
 
 
+def test_a_far_larger_tokenizer_is_refused_at_once(folder):
+    """Asking the tokenizer for its added tokens takes long where there are thousands: it is done once."""
+    tokenizer = tiny_tokenizer(bos=True)
+    tokenizer.add_tokens([f"<x{place}>" for place in range(3000)])
+    asked = []
+    kind = type(tokenizer)
+    plain = kind.added_tokens_decoder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "added_tokens_decoder", property(lambda self: asked.append(1) or plain.fget(self)))
+        with pytest.raises(cl.ModelLoadError, match="3000 beyond"):
+            cl.load_model(tiny_hf_model("llama"), tokenizer=tokenizer)
+    assert len(asked) < 20
+
+
 def test_an_image_token_without_a_row_is_no_fault(folder):
     tokenizer = tiny_tokenizer(bos=True)
     tokenizer.add_tokens(["<image_soft_token>"])

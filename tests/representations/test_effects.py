@@ -1,5 +1,8 @@
 """What steering changes, against plain definitions."""
 
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -69,3 +72,25 @@ def test_an_intervention_on_generated_tokens_is_refused(llama, small_cats, small
     clas = cl.Clas(small_cats, layers=(1,), positions="generated")
     with pytest.raises(ValueError, match="give one with positions='all' or 'last'"):
         cl.measure_effects(llama, clas, small_corpus, progress=False)
+
+
+def test_a_control_that_does_next_to_nothing_is_told(llama, small_corpus, small_cats):
+    """How far is by hand; a factor of 1.0001 is next to nothing, and a random mask as strong as CLAS is not."""
+    clas = cl.Clas(small_cats, layers=(1,), alpha=1.0)
+    quiet = {"progress": False}
+    with pytest.warns(UserWarning, match=r"hardly does anything: no next token changed .* moved by 0\.0"):
+        weak = cl.measure_effects(llama, cl.RescaleMasks.uniform(replace(clas, alpha=2.5e-4)), small_corpus, **quiet)
+    assert 0 < weak.query("language != 'en'")["moved"].min() < 0.001
+    uniform = cl.RescaleMasks.uniform(replace(clas, alpha=20.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strong = cl.measure_effects(llama, uniform, small_corpus, **quiet).set_index("language")
+    before = cl.collect_representations(llama, small_corpus, [1], **quiet)
+    after = cl.collect_representations(llama, small_corpus, [1], intervention=uniform, **quiet)
+    for code in small_corpus.languages:
+        one, two = before.at(code, 1), after.at(code, 1)
+        assert strong.loc[code, "moved"] == pytest.approx(
+            float(((two - one).norm(dim=1) / one.norm(dim=1)).mean()), rel=1e-4
+        )
+    with pytest.raises(ValueError, match="say where cosines are taken"):
+        cl.measure_effects(llama, cl.MatchedNoise.for_model(llama, clas), small_corpus, **quiet)

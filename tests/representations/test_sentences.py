@@ -10,7 +10,8 @@ from clas_lens.corpus.reading import NonFiniteActivationError
 from clas_lens.corpus.tokens import tokenize
 from clas_lens.models.sites import post_name, residual_name
 from clas_lens.representations.alignment import AlignmentError, cosine_frame
-from clas_lens.representations.sentences import Representations, collect_representations
+from clas_lens.representations.collect import collect_representations
+from clas_lens.representations.sentences import Representations
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 

@@ -124,7 +124,7 @@ def test_save_and_load(tmp_path, small_stats):
     assert all(torch.equal(held[name], saved[name]) for name in held)
     assert torch.equal(loaded.mean, small_stats.mean)
     assert cl.NeuronStatistics.load(tmp_path).languages == tuple(sorted(small_stats.languages))
-    with pytest.raises(ArtifactError, match="no statistics for 'fr' .*available: ar, de, en, zh"):
+    with pytest.raises(ArtifactError, match="no neuron statistics of 'fr' .*available: ar, de, en, zh"):
         cl.NeuronStatistics.load(tmp_path, ["fr"])
     with pytest.raises(ArtifactError, match="no neuron statistics"):
         cl.NeuronStatistics.load(tmp_path / "nowhere")

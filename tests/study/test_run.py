@@ -207,6 +207,16 @@ def test_plans_count_what_is_asked_for():
     )
 
 
+def test_a_plan_counts_every_layer_that_a_method_is_searched_at():
+    """Unit differences of means at 31 of Llama's 32 layers, each with 11 alphas and from its own layer on."""
+    study = load_study("paper-llama-xnli")
+    methods = study.methods.model_copy(update={"methods": ("base", "diff-mean-unit")})
+    step = plan_study(study.model_copy(update={"methods": methods})).set_index("stage").loc["search xnli"]
+    layers = 11 * sum(1 - layer / 32 for layer in range(31))
+    assert step["passes"] == round(15 * 200 * (30 / 32 + layers + 16 * 0.25))  # layers that all share; Figure 6
+    assert "1 methods x 11 alphas and 16 pairs of beta and gamma, diff-mean-unit at 31 layers" in step["what"]
+
+
 @pytest.mark.parametrize("use", ["tuning", "test"])
 @pytest.mark.parametrize("task", ["xnli", "xquad"])
 def test_the_tasks_of_a_study_and_its_plan_agree_on_real_data(task, use):

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from clas_lens.models.decoding import make_decoder
 from clas_lens.tasks.base import Task, TaskError
 from clas_lens.tasks.prompts import EncodedPrompt
-from clas_lens.tasks.xnli import XNLI
+from clas_lens.tasks.xnli import XNLI, near_ties
 from clas_lens.tasks.xquad import XQuAD
 
 
@@ -105,11 +105,22 @@ def test_xnli_answers_by_hand():
     assert row["p_entailment"] == pytest.approx(1 / 6)
     assert row["label_mass"] == pytest.approx(0.5)
     assert row["n_prompt_tokens"] == 3
-    assert task.row("en", example, prompt, second)["prediction"] == 0
+    assert not row["near_tie"]
+    tied = task.row("en", example, prompt, second)
+    assert (tied["prediction"], tied["near_tie"]) == (0, True)
     bare = XNLI("bundled", ("en",), label_mass=False)
     (answer,) = bare.answer(model, (make_decoder(model, 1), torch.tensor([[1.0, 3.0, 2.0]]).log()))
     assert bare.row("en", example, prompt, answer)["p_neutral"] == pytest.approx(0.5)
     assert math.isnan(bare.row("en", example, prompt, answer)["label_mass"])
+
+
+def test_near_ties_are_within_one_step_of_the_dtype():
+    """Between 16 and 32 bfloat16 has steps of 1/8; a third label does not matter; the step is that of the larger logit."""
+    logits = torch.tensor([[20.0, 20.125, -9.0], [20.0, 20.25, 20.0], [15.9375, 16.0, 0.0], [-20.125, -20.0, -30.0]])
+    assert near_ties(logits, torch.bfloat16).tolist() == [True, False, True, True]
+    assert near_ties(logits.bfloat16(), torch.bfloat16).tolist() == [True, False, True, True]
+    assert near_ties(logits, torch.float32).tolist() == [False] * 4
+    assert near_ties(torch.tensor([[1.0, 1.0, -torch.inf]]), torch.float16).tolist() == [True]
 
 
 def test_xquad_golds_lie_where_they_say_in_every_language():
