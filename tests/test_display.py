@@ -92,7 +92,7 @@ def test_corpus():
     assert "<script" not in html
     assert BAD in text
     assert "examples2, the same in every language" in text
-    assert "en3" in text  # the mean length in characters
+    assert "en 3" in text  # the mean length in characters
     assert "x" * 100 not in text
 
 

@@ -57,6 +57,7 @@ class BenchView(Dashboard):
         stats: NeuronStatistics | None = None,
         **options: Any,
     ) -> None:
+        self._benches: dict[tuple[str, SiteKind | None], SteeringBench] = {}
         self._several = isinstance(intervention, Mapping)
         self._given: dict[str, Intervention] = (
             dict(intervention) if isinstance(intervention, Mapping) else {"": intervention}
@@ -64,7 +65,6 @@ class BenchView(Dashboard):
         if not self._given:
             raise ValueError("the bench needs an intervention, got an empty mapping")
         self._make: dict[str, Any] = {"model": model, "stats": stats, **options}
-        self._benches: dict[tuple[str, SiteKind | None], SteeringBench] = {}
         first = next(iter(self._given))
         self.bench = self._bench((first, None), prompt, language)
         self.layers = self._own_layers()
