@@ -8,6 +8,7 @@ from clas_lens import cluster as cluster
 from clas_lens import corpus as corpus
 from clas_lens import evaluation as evaluation
 from clas_lens import export as export
+from clas_lens import lens as lens
 from clas_lens import models as models
 from clas_lens import representations as representations
 from clas_lens import significance as significance

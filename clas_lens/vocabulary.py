@@ -42,6 +42,9 @@ Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]
 Blend = Literal["interpolate", "add"]
 
+# the latent language
+LensPrompt = Literal["translation", "repetition", "cloze"]
+
 # causes
 ScanOver = Literal["layers", "categories", "heads", "neurons"]
 ComponentEdit = Literal["mean", "zero", "rescale"]

@@ -15,7 +15,7 @@ import clas_lens as cl
 HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datasets")
 # Data flows down this line; a folder imports from those before it, and a file of the first seven from any of them.
 FILES = ("vocabulary", "given", "doors", "provenance", "seals", "artifacts", "saved", "display")
-FOLDERS = ("models", "cluster", "corpus", "significance", "statistics", "categories", "steering", "representations", "tasks", "baselines", "evaluation", "causal", "export", "study")  # fmt: skip # noqa: E501
+FOLDERS = ("models", "cluster", "corpus", "significance", "statistics", "categories", "steering", "representations", "tasks", "baselines", "evaluation", "lens", "causal", "export", "study")  # fmt: skip # noqa: E501
 ANALYSIS = ("analysis", *(f"analysis.{name}" for name in ("style", "tables", "figures", "report", "dashboards")))
 ORDER = (*FILES, *FOLDERS, "analysis", "completion", "cli", "__main__")
 

@@ -163,7 +163,7 @@ def end_logits(
     with torch.inference_mode():
         if isinstance(model, HookedTransformer):
             residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-            logits = _unembed(model, residual[:, -n:])
+            logits = unembed(model, residual[:, -n:])
         else:
             logits = model(tokens, attention_mask=mask, logits_to_keep=n)
     check_logits(logits)
@@ -174,16 +174,18 @@ def unembed_last(
     model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
 ) -> Float[Tensor, "batch columns"]:
     """Final norm, unembedding and soft cap at the last column only; all of the vocabulary, or some token ids."""
-    return _unembed(model, residual[:, -1:], columns)[:, -1]
+    return unembed(model, residual[:, -1:], columns)[:, -1]
 
 
-def _unembed(
-    model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
+def unembed(
+    model: LensModel, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
 ) -> Float[Tensor, "batch pos columns"]:
+    """The model's final norm, unembedding and soft cap of any residual stream; all of the vocabulary, or some token ids."""
+    parts: Any = model
     if model.cfg.normalization_type is not None:
-        residual = model.ln_final(residual)
+        residual = parts.ln_final(residual)
     if columns is None:
-        logits = model.unembed(residual)
+        logits = parts.unembed(residual)
     else:
         chosen = list(columns)
         logits = residual @ model.W_U[:, chosen] + model.b_U[chosen]

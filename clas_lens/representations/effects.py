@@ -28,7 +28,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given_path
+from clas_lens.given import given, given_path
 from clas_lens.models.identity import describe_model
 from clas_lens.models.sites import LensModel, Site, check_layers, hooked, last_logits
 from clas_lens.models.units import flat
