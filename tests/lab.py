@@ -12,13 +12,14 @@ import pytest
 from chromium import FLAGS, need
 
 TOKEN = "test"
-START = 90  # seconds
+START = 180  # seconds, at most: other tests may take both cores
 # Only this machine: what needs a network is missing here.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight have no outputs
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+# Whether it has the focus or not, which a browser without a window need not give.
 NOTEBOOK = "[...(window.jupyterapp?.shell.widgets('main') ?? [])].find(one => one.sessionContext)"
 IDLE = f"return {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'"
 RUN_ALL = """

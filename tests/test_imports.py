@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datas
 FILES = ("vocabulary", "given", "doors", "provenance", "seals", "artifacts", "saved", "display")
 FOLDERS = ("models", "cluster", "corpus", "significance", "statistics", "categories", "steering", "representations", "tasks", "baselines", "evaluation", "lens", "causal", "export", "study")  # fmt: skip # noqa: E501
 ANALYSIS = ("analysis", *(f"analysis.{name}" for name in ("style", "tables", "figures", "report", "dashboards")))
-ORDER = (*FILES, *FOLDERS, "analysis", "completion", "cli", "__main__")
+ORDER = (*FILES, *FOLDERS, "analysis", "completion", "commands", "cli", "__main__")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from clas_lens.cli import _parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = [ROOT / "docs" / "guides" / f"{name}.md" for name in ("evaluate", "own-rule", "own-model", "command-line")]
+NAMES = ("evaluate", "own-rule", "own-task", "causes", "own-model", "command-line")
+GUIDES = [ROOT / "docs" / "guides" / f"{name}.md" for name in NAMES]
 TOLD = "\n".join([README, *(path.read_text(encoding="utf-8") for path in GUIDES)])
 
 
@@ -21,7 +22,7 @@ def blocks(language):
 
 
 def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
-    first, second, third = blocks("python")
+    first, second, rule, task, scan, patched = blocks("python")
     real = cl.load_model
     monkeypatch.setattr(cl, "load_model", lambda name: real(folders["gemma3"]))
     monkeypatch.chdir(tmp_path)
@@ -35,9 +36,14 @@ def test_the_python_examples_run(folders, capsys, monkeypatch, tmp_path):
     exec(compile(small, "README.md", "exec"), names)
     assert set(names["rows"]["intervention"]) == {"base", "clas"}
     capsys.readouterr()
-    exec(compile(third, "README.md", "exec"), names)
+    exec(compile(rule, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("['")
     cl.check_intervention(names["model"], names["clip"])
+    exec(compile(task, "own-task.md", "exec"), names)
+    assert len(names["rows"]) == 2 * 2 * 3
+    exec(compile(f"{scan}\n{patched}", "causes.md", "exec"), names)
+    assert names["specific"]["language"].nunique() == 3
+    assert set(names["recovered"]["position"]) == {-1}
 
 
 @pytest.mark.demo

@@ -11,7 +11,8 @@ from clas_lens.categories.browser import selectivity
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.corpus.tokens import pad, require_tokenizer, tokenize
 from clas_lens.evaluation.passes import only_layers
-from clas_lens.models.sites import LensModel, Site, device_of, hooked, run_layers
+from clas_lens.models.forward import run_layers
+from clas_lens.models.sites import LensModel, Site, device_of, hooked
 from clas_lens.models.units import flat
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import UnitSite

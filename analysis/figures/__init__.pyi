@@ -9,6 +9,8 @@ from .gains import forest as forest
 from .gains import gain_heatmap as gain_heatmap
 from .heads import head_distribution as head_distribution
 from .layers import layer_distribution as layer_distribution
+from .lens import latent_language as latent_language
+from .lens import top_token_map as top_token_map
 from .maps import tsne_map as tsne_map
 from .neurons import neuron_browser as neuron_browser
 from .neurons import neuron_distribution as neuron_distribution
@@ -16,3 +18,4 @@ from .overlays import overlay_runs as overlay_runs
 from .paper import paper_gains as paper_gains
 from .sharing import category_flow as category_flow
 from .sharing import overlap_matrix as overlap_matrix
+from .windows import window_scores as window_scores

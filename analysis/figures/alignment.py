@@ -53,8 +53,7 @@ def cosine_to_english(
 
 def _layer_means(frame: pd.DataFrame, anchor: str) -> pd.DataFrame:
     """One row a language, the least alike first."""
-    given(frame, pd.DataFrame, "cosine_to_english needs a table", "cosine_frame(...) or measure_effects(...)")
-    if {"cosine_before", "cosine_after"} <= set(frame.columns):
+    if isinstance(frame, pd.DataFrame) and {"cosine_before", "cosine_after"} <= set(frame.columns):
         of_others = frame[frame["language"] != anchor]
         frame = of_others.rename(columns={"cosine_before": "before", "cosine_after": "after"})
     else:

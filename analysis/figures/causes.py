@@ -15,7 +15,7 @@ from clas_lens.vocabulary import CauseMeasure, CauseValue
 
 from ..style.look import COLUMN, PAGE, TEXT_SIZE, apply_look, panel_row, panels_of, plain, row_width
 from ..style.numbers import signed
-from .gains import DIVERGING
+from .gains import CELL_INK, DIVERGING
 
 UNITS = {"log_prob": "nats a token", "kl": "nats a token", "score": "share of answer tokens"}
 TITLES = {
@@ -38,7 +38,9 @@ def cause_heatmap(
     title: str | None = None,
     dark: bool = False,
 ) -> go.Figure:
-    """What editing each component does, language by layer, a panel a component; dots where the interval leaves 0 out.
+    """What editing each component does, language by layer, a panel a component.
+
+    Filled dots: the interval leaves 0 out, and that beyond matched random units, too; rings: the first alone.
 
     Args:
         frame: of `cl.causal.scan`; languages stay in its order.
@@ -103,8 +105,19 @@ def cause_heatmap(
 def _subtitle(rows: pd.DataFrame, value: CauseValue) -> str:
     low, high = int(rows["n"].min()), int(rows["n"].max())
     examples = f"{low}" if low == high else f"{low} to {high}"
-    dots = "" if value == "specific" else "; dots: the interval leaves 0 out"
-    return f"{VALUES[value]}; {examples} examples a language{dots}; empty: no units"
+    below = {"log_prob": "below 0: less probable", "kl": "0: as unedited", "score": "below 0: fewer"}[
+        rows["measure"].iloc[0]
+    ]
+    notes = [f"{VALUES[value]} ({below})", f"{examples} examples a language"]
+    if value == "change" and rows["beyond"].notna().any():
+        notes += [
+            "filled dots: the interval leaves 0 out, and so does that of the change beyond random units; rings: the first alone"
+        ]
+    elif value != "specific":
+        notes += ["dots: the interval leaves 0 out"]
+    if rows[value].isna().any():
+        notes += ["empty: no units"]
+    return "; ".join(notes)
 
 
 def _add_panel(
@@ -133,19 +146,31 @@ def _add_panel(
     )
     if value == "specific":
         return
-    low, high = ("low", "high") if value == "change" else ("beyond_low", "beyond_high")
-    sure = rows[(rows[low] > 0) | (rows[high] < 0)]
-    figure.add_scatter(
-        x=[str(layer) for layer in sure["layer"]],
-        y=[plain(code) for code in sure["language"]],
-        mode="markers",
-        marker={"size": 4, "color": "#1F2328"},
-        hoverinfo="skip",
-        showlegend=False,
-        row=row,
-        col=column,
-    )
+    for sure, symbol in zip(_sure(rows, value), ("circle", "circle-open"), strict=True):
+        if sure.empty and symbol == "circle-open":
+            continue
+        figure.add_scatter(
+            x=[str(layer) for layer in sure["layer"]],
+            y=[plain(code) for code in sure["language"]],
+            mode="markers",
+            marker={"size": 5, "color": CELL_INK, "symbol": symbol},
+            hoverinfo="skip",
+            showlegend=False,
+            row=row,
+            col=column,
+        )
 
+
+def _sure(rows: pd.DataFrame, value: CauseValue) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cells that differ from 0, and from random units where there were some; and those that differ from 0 alone."""
+    from_zero, from_null = ((rows[f"{name}low"] > 0) | (rows[f"{name}high"] < 0) for name in ("", "beyond_"))
+    if value == "beyond":
+        return rows[from_null], rows[:0]
+    compared = rows["beyond"].notna()
+    return rows[from_zero & (from_null | ~compared)], rows[from_zero & compared & ~from_null]
+
+
+RECOVERED_IN = {"log_prob": "the answer's log-probability", "kl": "the divergence (KL) from the source's run"}
 
 RECOVERED = ("source", "target", "layer", "component", "position", "measure", "recovery", "gap")
 
@@ -180,7 +205,7 @@ def recovery_heatmap(
     apply_look(
         figure,
         title=title or "How far activations of the source bring its answer back in the target",
-        subtitle=f"100%: as the source; 0%: as the target; in {TITLES[measure]}",
+        subtitle=f"100%: as the source; 0%: as the target; by {RECOVERED_IN[measure]}{_control(list(panels.values()))}",
         dark=dark,
         width=row_width(len(panels)),
         height=170 + 22 * max(tallest, 3),
@@ -190,6 +215,13 @@ def recovery_heatmap(
     figure.update_xaxes(showgrid=False, type="category", title="layer")
     figure.update_yaxes(showgrid=False, type="category")
     return figure
+
+
+def _control(panels: list[pd.DataFrame]) -> str:
+    """How much another example's activations bring back, where that was measured."""
+    known = [part["control"].dropna() for part in panels if "control" in part]
+    highest = max((float(values.max()) for values in known if len(values)), default=None)
+    return "" if highest is None else f"; another example's activations: at most {highest:.0f}%"
 
 
 def _panels(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -26,6 +26,7 @@ from .tables import (
     paper_answers,
     paper_beside,
     separation_table,
+    window_table,
 )
 
 LEADS = {
@@ -119,7 +120,8 @@ def _results(data: RunData, figures: list[Piece]) -> list[Block]:
             views.append(verdict_view(data.comparisons[task]))
             views.append(results_view(data.comparisons[task], model=data.model))
     decisions = [decision_view(data.rows[task], model=data.model) for task in data.tasks]
-    return [*views, *figures, *relation_tables(data), *decisions]
+    windows = window_table(data)
+    return [*views, *figures, *([] if windows is None else [windows]), *relation_tables(data), *decisions]
 
 
 def _answers(data: RunData) -> list[Block]:

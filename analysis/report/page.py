@@ -57,7 +57,7 @@ class Section:
 def render_page(sections: Sequence[Section], *, title: str, subtitle: str) -> str:
     """The page's HTML."""
     environment = Environment(
-        loader=PackageLoader("analysis.report"),
+        loader=PackageLoader(__name__.rpartition(".")[0]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

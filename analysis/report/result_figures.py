@@ -14,6 +14,7 @@ from ..figures.alignment import gain_scatter, gain_vs_alignment
 from ..figures.curves import alpha_curve, beta_gamma_curve
 from ..figures.gains import forest, gain_heatmap
 from ..figures.paper import paper_gains
+from ..figures.windows import window_scores
 from ..style.look import plain
 from ..tables.paper import PAPER_TASKS
 from .pieces import Missing, Piece, collecting, evaluating, piece
@@ -29,6 +30,13 @@ RELATION_CAPTIONS = {
     "mean_score": "Do good languages gain more than weak ones? If so, variance grows: the p of this line is Pitman and "
     "Morgan's of equal variances (paper, 4.1).",
 }
+
+
+WINDOW_CAPTION = (
+    "CLAS at every window of layers as wide as the bridge, each at the alpha of its best tuning score. The report's scores are "
+    "of the bridge alone. A window may be chosen by such tuning scores before anything is reported, never by scores on the "
+    "examples that are reported on; and the best of many windows is high by luck, too."
+)
 
 
 def result_figures(data: RunData) -> list[Piece]:
@@ -76,7 +84,13 @@ def _curves(data: RunData) -> list[Piece]:
     for name, table in data.searches.items():
         if along[name] is None:
             pieces += _beta_gamma(name, table)
-    return pieces
+    return [*pieces, *_windows(data)]
+
+
+def _windows(data: RunData) -> list[Piece]:
+    """What the choice of layers is worth, where a search was asked for it."""
+    table = data.windows
+    return [] if table is None else [piece("window_scores", WINDOW_CAPTION, lambda: window_scores(table))]
 
 
 def _one_strength(table: pd.DataFrame) -> pd.DataFrame | None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.evaluation.windows import KIND as WINDOWS
 from clas_lens.given import given_path
 from clas_lens.models.units import site_of
 from clas_lens.significance.compare import Comparison
@@ -65,6 +66,12 @@ class RunData:
         """
         path = self.run.tables / f"{name}.parquet"
         return load_table(path, kind)[0] if path.is_file() else None
+
+    @cached_property
+    def windows(self) -> pd.DataFrame | None:
+        """The searches at every window of layers, of all tasks; None where none was asked for."""
+        found = [self.table(path.stem, WINDOWS) for path in sorted(self.run.tables.glob("*_windows.parquet"))]
+        return pd.concat([one for one in found if one is not None], ignore_index=True) if found else None
 
     def why_missing(self, name: str, command: str) -> str:
         """Why there is no such table: the reason that its stage gave, or that `command` was not run."""

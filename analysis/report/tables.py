@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from clas_lens.evaluation.windows import window_bests
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import TaskName
@@ -207,6 +208,29 @@ def _answers_of(rows: pd.DataFrame) -> Table | None:
     return table_of(frame if few else moved.head(ANSWERED), title, digits=0, notes=(note,), filtered=True)
 
 
+def window_table(data: RunData) -> Table | None:
+    """The best tuning score at every window of layers, where a search was asked for it."""
+    if data.windows is None:
+        return None
+    bests = window_bests(data.windows)
+    shown = pd.DataFrame(
+        {
+            "task": bests["task"].map(data.title),
+            "layers": bests["layers"],
+            "bridge": ["yes" if own else "" for own in bests["own"]],
+            "best alpha": bests["alpha"],
+            "score": bests["score"],
+            "unsteered": bests["unsteered"],
+            "gain": bests["gain"],
+        }
+    )
+    note = (
+        "Tuning examples, mean over languages but the anchor, in percent. Chosen by tuning scores: no window may be picked by "
+        "its score on the examples that are reported on."
+    )
+    return table_of(shown, "Windows of layers as wide as the bridge", signed=("gain",), notes=(note,))
+
+
 def run_tables(data: RunData) -> dict[str, Table]:
     """All tables that the run has data for, by name; the paper's with its numbers."""
     tables: dict[str, Table | None] = {
@@ -223,6 +247,7 @@ def run_tables(data: RunData) -> dict[str, Table]:
             tables[f"verdicts_{task}"] = verdict_view(data.comparisons[task])
             tables[f"{place}-results_{task}"] = results_view(data.comparisons[task], model=data.model)
         tables[f"decisions_{task}"] = decision_view(rows, model=data.model)
+    tables["windows"] = window_table(data)
     tables |= {f"paper_{task}": paper_beside(data, task) for task in PAPER_TASKS}
     tables |= {f"answers_{place}": table for place, table in enumerate(answer_tables(data), start=1)}
     return {name: table for name, table in tables.items() if table is not None}

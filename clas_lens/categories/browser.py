@@ -13,7 +13,8 @@ from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.given import given, given_frame, given_whole, given_word
-from clas_lens.models.sites import LensModel, direct_logits
+from clas_lens.models.forward import direct_logits
+from clas_lens.models.sites import LensModel
 from clas_lens.models.units import check_units, n_units, output_projection
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import UnitSite

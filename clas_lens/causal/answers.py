@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.corpus.arguments import given_corpus
@@ -101,24 +101,43 @@ def answer_length(questions: Sequence[Question]) -> int:
     return max(len(question.answer) for question in questions)
 
 
-def measured(
-    logits: Float[Tensor, "row n d_vocab"], clean: Float[Tensor, "row n d_vocab"], questions: Sequence[Question]
-) -> Mapping[CauseMeasure, list[float]]:
-    """One number a question.
+class CleanAnswers:
+    """What the unedited model says to some questions, once, to hold edited answers against.
 
-    `log_prob`: of its answer, in nats, mean over the answer's tokens. `kl`: KL(clean || these), likewise. `score`: the share
-    of the answer's tokens that are the most probable, of its choices where it has some (of equal ones the first).
+    Args:
+        logits: of the unedited model, at the last columns.
     """
-    found: dict[CauseMeasure, list[float]] = {"log_prob": [], "kl": [], "score": []}
-    for row, question in enumerate(questions):
-        n = len(question.answer)
-        own, reference = (values[row, -n:].float().log_softmax(-1) for values in (logits, clean))
-        answer = torch.tensor(question.answer, device=own.device)
-        found["log_prob"].append(float(own.gather(-1, answer[:, None]).double().mean()))
-        found["kl"].append(float((reference.exp() * (reference - own)).sum(-1).double().mean()))
-        if question.choices:
-            best = torch.tensor(question.choices, device=own.device)[own[:, list(question.choices)].argmax(-1)]
-        else:
-            best = own.argmax(-1)
-        found["score"].append(float((best == answer).double().mean()))
-    return found
+
+    def __init__(self, logits: Float[Tensor, "row n d_vocab"], questions: Sequence[Question]) -> None:
+        self._questions = list(questions)
+        self._logs = [
+            logits[row, -len(question.answer) :].float().log_softmax(-1) for row, question in enumerate(self._questions)
+        ]
+        self._shares = [logs.exp() for logs in self._logs]
+
+    def measured(self, logits: Float[Tensor, "row n d_vocab"]) -> Mapping[CauseMeasure, list[float]]:
+        """One number a question.
+
+        `log_prob`: of its answer, in nats, mean over the answer's tokens. `kl`: KL(clean || these), likewise. `score`: the
+        share of the answer's tokens that are the most probable, of its choices where it has some (of equal ones the first).
+        """
+        found: dict[CauseMeasure, list[float]] = {"log_prob": [], "kl": [], "score": []}
+        for row, (question, logs, shares) in enumerate(zip(self._questions, self._logs, self._shares, strict=True)):
+            own = logits[row, -len(question.answer) :].float().log_softmax(-1)
+            answer = torch.tensor(question.answer, device=own.device)[:, None]
+            # `sum` adds up in pairs; a product of vectors as wide as a vocabulary would lose its fourth digit in float32.
+            kl = (logs - own).mul_(shares).sum(-1)
+            found["log_prob"].append(float(own.gather(-1, answer).double().mean()))
+            found["kl"].append(float(kl.double().mean()))
+            found["score"].append(float(_said(own, answer, question.choices).double().mean()))
+        return found
+
+
+def _said(logs: Float[Tensor, "n d_vocab"], answer: Int[Tensor, "n 1"], choices: Sequence[int]) -> Bool[Tensor, "n"]:
+    """Whether each answer's token is the most probable, of its choices where there are some."""
+    if choices:
+        best = torch.tensor(choices, device=logs.device)[logs[:, list(choices)].argmax(-1)]
+        return best == answer[:, 0]
+    hit = logs.gather(-1, answer)[:, 0] == logs.amax(-1)
+    # argmax takes far longer than amax, and is needed only for which of equal ones is the first.
+    return (logs.argmax(-1) == answer[:, 0]) if hit.any() else hit

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clas_lens.causal.answers import Question, measured
-from clas_lens.causal.passes import CleanPass, padded
-from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.models.sites import HookFunction, LensModel, Site, end_logits, hooked
+from clas_lens.causal.answers import CleanAnswers, Question
+from clas_lens.causal.passes import CleanPass, Edit, padded
+from clas_lens.models.forward import end_logits
+from clas_lens.models.sites import HookFunction, LensModel, Site, hooked
 from clas_lens.models.units import flat
 from clas_lens.vocabulary import CauseMeasure
 
@@ -73,31 +73,43 @@ def exchanges(
     asked = [_answered(one, logits) for one, logits in zip(clean, source.logits[:, -1], strict=True)]
     swapped = [one if other is None else other for one, other in zip(clean, others, strict=True)]
     control = _Source(model, swapped, parts) if any(other is not None for other in others) else None
-    target = CleanPass(model, padded(model, corrupted), 1)
-    before, after = (measured(logits, source.logits, asked) for logits in (source.logits, target.logits))
+    target = CleanPass(model, padded(model, corrupted), 1, columns=_reach(positions))
+    reference = CleanAnswers(source.logits, asked)
+    before, after = (reference.measured(logits) for logits in (source.logits, target.logits))
+    edits: list[Edit] = []
+    places: list[tuple[Part, Position, Tensor]] = []  # of every edit, or of every two with a control
     for part in parts:
         for position in positions:
-            where = _where(source.batch, target.batch, position)
+            where = _where(source, target, position)
             if not where.any():
                 continue
-            patched = measured(_run(target, part, source, where), source.logits, asked)
-            apart = None
+            places.append((part, position, where.any(1)))
+            edits.append(_exchange(part, source, where))
             if control is not None:
-                there = _where(control.batch, target.batch, position)
-                apart = measured(_run(target, part, control, there), source.logits, asked)
-            for row in where.any(1).nonzero().flatten().tolist():
-                for measure in ("log_prob", "kl"):
-                    yield (
-                        (part.name, part.site.layer, position),
-                        Exchanged(
-                            clean[row].group,
-                            measure,
-                            before[measure][row],
-                            after[measure][row],
-                            patched[measure][row],
-                            float("nan") if apart is None or others[row] is None else apart[measure][row],
-                        ),
-                    )
+                edits.append(_exchange(part, control, _where(control, target, position)))
+    found = {place: reference.measured(logits) for place, logits in target.edited(edits)}
+    step = 1 if control is None else 2
+    for number, (part, position, has) in enumerate(places):
+        patched, apart = found[step * number], found.get(step * number + 1) if control is not None else None
+        for row in has.nonzero().flatten().tolist():
+            for measure in ("log_prob", "kl"):
+                yield (
+                    (part.name, part.site.layer, position),
+                    Exchanged(
+                        clean[row].group,
+                        measure,
+                        before[measure][row],
+                        after[measure][row],
+                        patched[measure][row],
+                        float("nan") if apart is None or others[row] is None else apart[measure][row],
+                    ),
+                )
+
+
+def _reach(positions: Sequence[Position]) -> int | None:
+    """How many of the last columns hold all positions; None for all."""
+    counted = [-position for position in positions if isinstance(position, int)]
+    return max(counted) if len(counted) == len(positions) else None
 
 
 def _answered(question: Question, logits: Float[Tensor, "d_vocab"]) -> Question:
@@ -105,10 +117,10 @@ def _answered(question: Question, logits: Float[Tensor, "d_vocab"]) -> Question:
     return question if question.answer else replace(question, answer=(int(logits.argmax()),))
 
 
-def _where(source: TokenBatch, target: TokenBatch, position: Position) -> Bool[Tensor, "row common"]:
-    """Which of the last columns, as many as both batches have, are exchanged: content in both, and at that position."""
-    common = min(source.tokens.shape[1], target.tokens.shape[1])
-    both = source.content_mask[:, -common:] & target.content_mask[:, -common:]
+def _where(source: _Source, target: CleanPass, position: Position) -> Bool[Tensor, "row common"]:
+    """Which of the last columns, as many as both have, are exchanged: content in both, and at that position."""
+    common = min(source.batch.tokens.shape[1], target.columns)
+    both = source.batch.content_mask[:, -common:] & target.batch.content_mask[:, -common:]
     if isinstance(position, str):
         return both
     here = torch.zeros_like(both)
@@ -117,16 +129,14 @@ def _where(source: TokenBatch, target: TokenBatch, position: Position) -> Bool[T
     return here
 
 
-def _run(
-    target: CleanPass, part: Part, source: _Source, where: Bool[Tensor, "row common"]
-) -> Float[Tensor, "row 1 d_vocab"]:
-    """The target's logits with the source's activations there."""
+def _exchange(part: Part, source: _Source, where: Bool[Tensor, "row common"]) -> Edit:
+    """The source's activations in place of the target's there."""
 
     def hook(activation: Tensor, hook: object) -> Tensor:
         new = exchanged(flat(activation), source.at[part.site], where, part.mask)
         return new.reshape(activation.shape)
 
-    return target.edited({part.site: hook})
+    return {part.site: hook}
 
 
 def exchanged(

@@ -9,7 +9,8 @@ from torch import Tensor
 from clas_lens.causal.answers import Question
 from clas_lens.causal.passes import padded
 from clas_lens.corpus.tokens import forward_batches
-from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked, run_layers
+from clas_lens.models.forward import run_layers
+from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked
 from clas_lens.models.units import flat, n_units
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.intervention import check_neurons

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.baselines.masks import unit_magnitude
-from clas_lens.causal.answers import Question, answer_length, measured
+from clas_lens.causal.answers import CleanAnswers, Question, answer_length
 from clas_lens.causal.components import Component, Units, edited, matched_units, spread_units
 from clas_lens.causal.passes import CleanPass, padded
 from clas_lens.corpus.tokens import forward_batches
@@ -115,10 +115,10 @@ def scores_of(
         asked = [questions[row] for row in rows]
         batch = padded(model, asked)
         clean = CleanPass(model, batch, answer_length(asked))
-        return [
-            measured(clean.logits, clean.logits, asked),
-            *(measured(clean.edited(editor.hooks(units, batch.content_mask)), clean.logits, asked) for units in edits),
-        ]
+        reference = CleanAnswers(clean.logits, asked)
+        hooks = [editor.hooks(units, batch.content_mask) for units in edits]
+        after = {place: reference.measured(logits) for place, logits in clean.edited(hooks)}
+        return [reference.measured(clean.logits), *(after[place] for place in range(len(edits)))]
 
     for rows in batches_of(model, questions, batch_size):
         for part, sets in in_parts_that_fit(rows, run, what="examples"):

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from clas_lens.cluster.work import Runner, Tell, Work, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
+from clas_lens.models.forward import run_layers
 from clas_lens.models.room import in_parts_that_fit
-from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked, run_layers
+from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked
 from clas_lens.vocabulary import PaddingSide, Pool, ReadSite
 
 Result = TypeVar("Result")

@@ -14,3 +14,6 @@ from clas_lens.evaluation.search import search_alpha as search_alpha
 from clas_lens.evaluation.search import search_beta_gamma as search_beta_gamma
 from clas_lens.evaluation.search import search_grids as search_grids
 from clas_lens.evaluation.search import sweep_settings as sweep_settings
+from clas_lens.evaluation.windows import bridge_windows as bridge_windows
+from clas_lens.evaluation.windows import search_windows as search_windows
+from clas_lens.evaluation.windows import window_bests as window_bests

@@ -85,7 +85,8 @@ def shared_segments(
     own = [tuple(ids[row]) for row in rows]
     plan = min(_plans(own), key=lambda levels: _cost(own, levels))
     segments = _segments(model, own, plan)
-    if len(segments) > 1 and not _fits(model, sum(part.tokens.shape[1] for part in segments), new_tokens):
+    width = None if new_tokens is None else new_tokens + sum(part.tokens.shape[1] for part in segments)
+    if len(segments) > 1 and not read_in_pieces(model, width):
         return whole_prompts(model, ids, rows)
     return segments
 
@@ -206,8 +207,13 @@ def _segments(model: LensModel, own: Sequence[tuple[int, ...]], levels: Sequence
     return segments
 
 
-def _fits(model: LensModel, width: int, new_tokens: int | None) -> bool:
+def read_in_pieces(model: LensModel, width: int | None) -> bool:
+    """Whether so many columns can be read piece by piece: nothing counts columns, and no window is narrower.
+
+    Args:
+        width: None if it is not known.
+    """
     if counts_columns(model):
         return False
     window = attention_window(model)
-    return window is None or (new_tokens is not None and width + new_tokens <= window)
+    return window is None or (width is not None and width <= window)

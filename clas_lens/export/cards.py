@@ -7,7 +7,7 @@ from typing import Any
 
 from clas_lens.artifacts import provenance, write_text
 from clas_lens.corpus.content import CONTENT_PREFIX
-from clas_lens.export.parity import Parity
+from clas_lens.export.parity import Parity, WeightParity
 from clas_lens.export.sources import described_model
 from clas_lens.steering.intervention import Intervention
 
@@ -47,7 +47,7 @@ def write_card(
     languages: Sequence[str],
     base_model: str,
     format: str,
-    parities: Sequence[Parity] = (),
+    parities: Sequence[Parity | WeightParity] = (),
 ) -> None:
     """Write `README.md`, with the Hub's header, and `steering.json`, the same facts for programs."""
     facts = card_facts(intervention, languages, base_model, format)
@@ -77,7 +77,7 @@ def card_facts(intervention: Intervention, languages: Sequence[str], base_model:
     }
 
 
-def card_text(facts: dict[str, Any], parities: Sequence[Parity] = ()) -> str:
+def card_text(facts: dict[str, Any], parities: Sequence[Parity | WeightParity] = ()) -> str:
     """The card in Markdown."""
     languages, first = ", ".join(facts["languages"]) or "any", (facts["languages"] or ["xx"])[0]
     header = {

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.baselines.adaptive import Adaptive
 from clas_lens.baselines.noise import MatchedNoise
 from clas_lens.baselines.overwrite import Overwrite
 from clas_lens.baselines.vectors import AddVector, Incline
 from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.rules import Rule
 from clas_lens.vocabulary import UnitSite, check_language
 
 
@@ -76,5 +78,9 @@ def _why_not(intervention: Intervention) -> str:
             return "it maps the residual stream between two layers by a matrix, where a model has no weight"
         case MatchedNoise():
             return "what it adds depends on the input"
+        case Adaptive():
+            return "its strength follows each example, and weights are the same for all"
+        case Rule():
+            return "it is a function of the activations; give your own intervention a method scale(language) if it is a factor"
         case _:
             return "it has no method scale(language) that says one factor a neuron"

@@ -16,6 +16,7 @@ from clas_lens.export.block_scales import PLAIN, check_type, dequantised, scaled
 from clas_lens.export.cards import write_card
 from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.gguf_file import GGUFFile, stored_rows
+from clas_lens.export.llama_cpp import compared_with_llama_cpp, is_installed
 from clas_lens.export.output import new_file
 from clas_lens.export.parity import Parity, Reference, plain_logits, plain_model
 from clas_lens.export.sources import opened_gguf
@@ -41,8 +42,8 @@ def gguf(
 
     Rows of `blk.N.ffn_up.weight` (and its bias) are multiplied by their factors through the scales of their blocks; a
     model without a gate has its factors on columns of `ffn_down`, and attention on columns of `attn_output`, in plain types
-    only. The metadata `clas_lens.*` say
-    that it is steered, how, and for which language. Compared with `steer` through the dequantised weights.
+    only. The metadata `clas_lens.*` say that it is steered, how, and for which language. Compared with `steer` through the
+    dequantised weights, and in llama.cpp itself where xllamacpp is installed.
 
     Args:
         source: a `.gguf` file, or "gemma-3-270m".
@@ -164,7 +165,7 @@ def gguf_parity(
     reference: Reference,
     site: UnitSite,
 ) -> Parity:
-    """Put the copy's dequantised weights into the plain model and ask that."""
+    """Put the copy's dequantised weights into the plain model and ask that; and llama.cpp, where it is installed."""
     model = plain_model(folder)
     parameters = dict(model.named_parameters())
     shapes = {name: Stored(folder, name, "F32", tuple(one.shape), 0, 0) for name, one in parameters.items()}
@@ -182,7 +183,9 @@ def gguf_parity(
                 parameter.copy_(new.T if axis != fold.axis and parameter.ndim == 2 else new.reshape(parameter.shape))
     exact = kinds <= {"F32"}
     precision = "F32" if exact else "BF16" if "BF16" in kinds else "quantised"
-    details = {"types": ", ".join(sorted(kinds)), "largest_weight_error": float(f"{worst:.2g}")}
+    details: dict[str, Any] = {"types": ", ".join(sorted(kinds)), "largest_weight_error": float(f"{worst:.2g}")}
+    if is_installed():
+        details |= compared_with_llama_cpp(original.path, copied.path, reference)
     return Parity.of("gguf", precision, reference, plain_logits(model, reference.probes), details)
 
 

@@ -19,6 +19,8 @@ from clas_lens.export.output import new_folder
 from clas_lens.export.sources import Source, opened
 from clas_lens.steering.intervention import Intervention
 
+# Of a layer's change, in Frobenius norms; where more is left out, it is another intervention.
+LARGEST_TRUNCATION = 0.5
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's, from 8; it takes one rank for all layers
 
 
@@ -34,11 +36,12 @@ def lora(
     """Write a LoRA on the down projections, W_down diag(s - 1); or on attention's output projections.
 
     Exact where a layer has at most `max_rank` steered neurons, or the residual stream is no wider; otherwise the
-    truncated singular value decomposition, whose error `parity.json` and the card say. For vLLM start the server with
+    truncated singular value decomposition, whose error `parity.json` and the card say: at most half of a layer's change may be
+    left out, and the answers must go at least half of the way. For vLLM start the server with
     `--max-lora-rank` of at least the adapter's `r`.
 
     Raises:
-        ExportError: see `adapter`; a `max_rank` below 8; or a truncation so rough that it is no steering.
+        ExportError: see `adapter`; a `max_rank` below 8; or a truncation beyond these bounds.
     """
     if max_rank < RANKS[0]:
         raise ExportError(f"max_rank must be at least {RANKS[0]}, got {max_rank}")
@@ -48,6 +51,12 @@ def lora(
         reference, base = adapter_reference(found, intervention, language, texts)
         places = output_projections(base, scale, site_of_factors(intervention))
         pairs = {layer: low_rank(output_weight(base, places[layer]), scale[layer], max_rank) for layer in places}
+        error = max(pair.error for pair in pairs.values())
+        if error > LARGEST_TRUNCATION:
+            raise ExportError(
+                f"rank {max_rank} leaves out {error:.0%} of the change of a layer, and at most {LARGEST_TRUNCATION:.0%} is "
+                "allowed: too many neurons are steered. Raise max_rank, or export to peft, checkpoint or gguf"
+            )
         wanted = max(len(pair.a) for pair in pairs.values())
         rank = next((rank for rank in RANKS if rank >= wanted), wanted)
         config = peft.LoraConfig(
@@ -66,7 +75,6 @@ def lora(
             tensors[f"base_model.model.{places[layer]}.lora_B.weight"] = whole.b.float()
         folder = scratch / "lora"
         write_adapter(folder, config, tensors)
-        error = max(pair.error for pair in pairs.values())
         details = {"rank": rank, "largest_truncation_error": round(error, 6)}
         parity = adapter_parity(peft, base, folder, "lora", "truncated" if error else "F32", reference, **details)
         for file in folder.iterdir():

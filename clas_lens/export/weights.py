@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor
 
 from clas_lens.export.factors import ExportError
@@ -70,15 +71,15 @@ def find_folds(
     Raises:
         ExportError: no MLP or attention that is known, or one of another width.
     """
-    parts = _layer_parts(stored, layer)
+    parts = layer_parts(stored, layer)
     up = "mlp.up_proj.weight"
     if site == "attn":
         folds, expected = [_attention_fold(parts, layer, model_type)], width
     elif up in parts and "mlp.gate_proj.weight" in parts:
-        folds = [Fold(parts[up], 0), *_biases(parts, "mlp.up_proj.bias", 0)]
+        folds = [Fold(parts[up], 0), *biases(parts, "mlp.up_proj.bias", 0)]
         expected = width
     elif "mlp.gate_up_proj.weight" in parts and model_type in FUSED_UP_SECOND:
-        folds = [Fold(parts["mlp.gate_up_proj.weight"], 0, width), *_biases(parts, "mlp.gate_up_proj.bias", width)]
+        folds = [Fold(parts["mlp.gate_up_proj.weight"], 0, width), *biases(parts, "mlp.gate_up_proj.bias", width)]
         expected = 2 * width
     else:
         gated = [name for name in parts if "gate" in name and name.startswith("mlp.")]
@@ -110,7 +111,7 @@ def _attention_fold(parts: Mapping[str, Stored], layer: int, model_type: str) ->
     return Fold(parts[f"{found[0]}.weight"], 0 if model_type in CONV1D else 1)
 
 
-def _layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:
+def layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:
     """A decoder layer's tensors by the end of their names."""
     parts = {}
     for name, tensor in stored.items():
@@ -120,7 +121,8 @@ def _layer_parts(stored: Mapping[str, Stored], layer: int) -> dict[str, Stored]:
     return parts
 
 
-def _biases(parts: Mapping[str, Stored], name: str, first: int) -> list[Fold]:
+def biases(parts: Mapping[str, Stored], name: str, first: int) -> list[Fold]:
+    """Where factors go in a bias, if there is one."""
     return [Fold(parts[name], 0, first)] if name in parts else []
 
 
@@ -156,3 +158,18 @@ def apply_fold(file: Path, fold: Fold, factor: Float[Tensor, "neuron"]) -> None:
             raise ExportError(f"{stored.name} overflows {stored.dtype} under these factors")
         stream.seek(stored.start)
         stream.write(raw)
+
+
+def fold_error(fold: Fold, after: Stored, factor: Float[Tensor, "neuron"]) -> float:
+    """How far a changed tensor is from the old one times the factors, as a share of its largest value."""
+    wanted, found = (read_tensor(stored).double() for stored in (fold.stored, after))
+    part = wanted.narrow(fold.axis, fold.first, len(factor))
+    part *= factor.double().reshape([-1 if axis == fold.axis else 1 for axis in range(part.ndim)])
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def read_tensor(stored: Stored) -> Tensor:
+    """Its values."""
+    with safe_open(stored.file, "pt") as file:
+        tensor: Tensor = file.get_tensor(stored.name)
+    return tensor

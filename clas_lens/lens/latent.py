@@ -86,11 +86,12 @@ def latent_language(
     places = check_layers(range(model.cfg.n_layers) if layers is None else layers, model.cfg.n_layers)
     batch_size, n_boot = given_whole("batch_size", batch_size, least=1), given_whole("n_boot", n_boot, least=2)
     level = given_number("level", level, above=0, below=1)
-    texts = {}
-    for code in asked:
-        written = [lens_prompt(one, code, prompt, source=source, shots=shots, seed=seed) for one in chosen]
-        texts[code] = tokenize(require_tokenizer(model), written)
-        check_room(model, texts[code].ids)
+    texts = {
+        code: _tokenized(
+            model, [lens_prompt(one, code, prompt, source=source, shots=shots, seed=seed) for one in chosen]
+        )
+        for code in asked
+    }
     found = _Words(word_tokens(model, compared, chosen), [shown_words(one, prompt, shots, seed) for one in chosen])
     batches = {
         code: forward_batches([len(ids) for ids in held.ids], batch_size, device_of(model))
@@ -109,6 +110,13 @@ def latent_language(
             told = {"language": code, "source": sources[code], "prompt": prompt, "when": when}
             rows += [told | row for row in _rows(own, control, places, found, level=level, n_boot=n_boot, seed=seed)]
     return pd.DataFrame(rows)
+
+
+def _tokenized(model: LensModel, prompts: Sequence[str]) -> TokenizedTexts:
+    """The prompts' token ids, if the model has room for them."""
+    held = tokenize(require_tokenizer(model), prompts)
+    check_room(model, held.ids)
+    return held
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.corpus.tokens import TokenBatch
+from clas_lens.models.forward import last_logits, unembed
 from clas_lens.models.loading import ModelLoadError
-from clas_lens.models.sites import HookFunction, LensModel, hooked, last_logits, residual_name, unembed
+from clas_lens.models.sites import HookFunction, LensModel, hooked, residual_name
 
 
 class LensPass:

@@ -3,6 +3,7 @@ from clas_lens.models.checkpoints import Checkpoint as Checkpoint
 from clas_lens.models.checkpoints import find_checkpoint as find_checkpoint
 from clas_lens.models.decoding import Decoder as Decoder
 from clas_lens.models.decoding import make_decoder as make_decoder
+from clas_lens.models.forward import direct_logits as direct_logits
 from clas_lens.models.hooked import relayout_weights as relayout_weights
 from clas_lens.models.hooked import to_hooked_transformer as to_hooked_transformer
 from clas_lens.models.hooking import hooked as hooked
@@ -16,7 +17,6 @@ from clas_lens.models.presets import EMBEDDED_MODEL as EMBEDDED_MODEL
 from clas_lens.models.presets import PRESETS as PRESETS
 from clas_lens.models.presets import ModelPreset as ModelPreset
 from clas_lens.models.sites import Site as Site
-from clas_lens.models.sites import direct_logits as direct_logits
 from clas_lens.models.sites import down_projection as down_projection
 from clas_lens.models.units import output_projection as output_projection
 from clas_lens.models.units import to_heads as to_heads

@@ -11,7 +11,8 @@ from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from clas_lens.models.backends import HookedTransformer, LensModel
-from clas_lens.models.sites import device_of, unembed_last
+from clas_lens.models.forward import unembed_last
+from clas_lens.models.sites import device_of
 
 
 @runtime_checkable

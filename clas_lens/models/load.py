@@ -205,9 +205,13 @@ def _wrap(
 
 
 def _refuse_own_hooks(hf_model: PreTrainedModel) -> None:
-    """A HookedTransformer has modules of its own, on which the user's hooks are not; a bridge keeps them."""
+    """A HookedTransformer has modules of its own, on which the user's hooks are not; a bridge keeps them.
+
+    Transformers leaves hooks of its own, once hidden states have been asked for.
+    """
     for name, module in hf_model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if any(not str(getattr(hook, "__module__", None)).startswith("transformers.") for hook in hooks):
             raise ModelLoadError(
                 f"this {type(hf_model).__name__} has hooks of yours ({name or 'on itself'}), which a HookedTransformer would "
                 "not have: remove them and put them on the hook points instead, or use backend='bridge'"

@@ -1,6 +1,6 @@
-"""Where things are in a model, for both backends: hook points, shapes, a forward pass without the unembedding.
+"""Where things are in a model, for both backends: hook points, shapes, gates.
 
-Everything that differs between `HookedTransformer` and `TransformerBridge` and matters to us is here and in
+Everything that differs between `HookedTransformer` and `TransformerBridge` and matters to us is here, in `forward.py` and in
 `decoding.py`, so that no other module asks which of the two it has.
 """
 
@@ -8,24 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, total_ordering
-from inspect import signature
 from operator import index
 from typing import Any, assert_never, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 from transformers import PreTrainedModel
 
-from clas_lens.given import given
-from clas_lens.models.attention import lean_attention
 from clas_lens.models.backends import HookedTransformer, LensModel
 from clas_lens.models.hooking import HookFunction as HookFunction
 from clas_lens.models.hooking import hooked as hooked
 from clas_lens.models.hooking import refuse_compiled
 from clas_lens.models.loading import ModelLoadError
-from clas_lens.models.numbers import check_logits
 from clas_lens.vocabulary import SiteKind
 
 
@@ -131,68 +127,6 @@ def check_mlp_hooks(model: Any) -> None:
         )
 
 
-def run_layers(model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]) -> None:
-    """One forward pass for its hooks alone, without the unembedding."""
-    with torch.inference_mode():
-        if isinstance(model, HookedTransformer):
-            model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-            return
-        inner: Any = model.original_model.base_model  # what is below the LM head
-        options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
-        if "position_ids" in signature(inner.forward).parameters:
-            options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        with lean_attention(model):
-            inner(**options)
-
-
-def last_logits(
-    model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
-) -> Float[Tensor, "batch d_vocab"]:
-    """Logits at the last column, which in a left-padded batch is every row's last real token."""
-    return end_logits(model, tokens, mask, 1)[:, -1]
-
-
-def end_logits(
-    model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"], n: int
-) -> Float[Tensor, "batch n d_vocab"]:
-    """Logits at the last `n` columns of a left-padded batch; none are computed for the others.
-
-    Raises:
-        NonFiniteLogitsError: one is NaN or infinite.
-    """
-    with torch.inference_mode():
-        if isinstance(model, HookedTransformer):
-            residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-            logits = unembed(model, residual[:, -n:])
-        else:
-            logits = model(tokens, attention_mask=mask, logits_to_keep=n)
-    check_logits(logits)
-    return logits
-
-
-def unembed_last(
-    model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
-) -> Float[Tensor, "batch columns"]:
-    """Final norm, unembedding and soft cap at the last column only; all of the vocabulary, or some token ids."""
-    return unembed(model, residual[:, -1:], columns)[:, -1]
-
-
-def unembed(
-    model: LensModel, residual: Float[Tensor, "batch pos d_model"], columns: Sequence[int] | None = None
-) -> Float[Tensor, "batch pos columns"]:
-    """The model's final norm, unembedding and soft cap of any residual stream; all of the vocabulary, or some token ids."""
-    parts: Any = model
-    if model.cfg.normalization_type is not None:
-        residual = parts.ln_final(residual)
-    if columns is None:
-        logits = parts.unembed(residual)
-    else:
-        chosen = list(columns)
-        logits = residual @ model.W_U[:, chosen] + model.b_U[chosen]
-    cap = model.cfg.output_logits_soft_cap
-    return cap * torch.tanh(logits / cap) if cap > 0 else logits
-
-
 def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
     """W_down: row n is what neuron n writes to the residual stream, per unit of activation."""
     block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
@@ -276,25 +210,6 @@ def attention_window(model: LensModel) -> int | None:
 def counts_columns(model: LensModel) -> bool:
     """Whether positions are told by columns (ALiBi, relative biases), and not by the position ids that masks give."""
     return model.cfg.positional_embedding_type not in ("rotary", "standard")
-
-
-def direct_logits(
-    model: LensModel, directions: Float[Tensor, "direction d_model"]
-) -> Float[Tensor, "direction d_vocab"]:
-    """What adding each direction to the final residual stream adds to the logits, with the final norm's scale taken as 1.
-
-    The logit lens of a direction: the final norm's gain and W_U, without their biases. Weights with the gain folded into
-    W_U and weights without agree. In float32, a block of the vocabulary at a time.
-    """
-    given(directions, Tensor, "direct_logits needs a tensor [direction d_model]", "a row of down_projection, say")
-    norm: Any = getattr(model, "ln_final", None)
-    gain = getattr(norm, "w", None)
-    scaled = directions.float()
-    if gain is not None:
-        # Gemma's norm multiplies by 1 + weight; the conversion to a HookedTransformer adds the 1, the bridge does not.
-        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) else 0.0
-        scaled = scaled * (gain.detach().float() + offset)
-    return torch.cat([scaled @ block.float() for block in model.W_U.detach().split(16384, dim=1)], dim=1)
 
 
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:

@@ -29,8 +29,9 @@ from clas_lens.corpus.reading import (
 )
 from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.given import given, given_path
+from clas_lens.models.forward import last_logits
 from clas_lens.models.identity import describe_model
-from clas_lens.models.sites import LensModel, Site, check_layers, hooked, last_logits
+from clas_lens.models.sites import LensModel, Site, check_layers, hooked
 from clas_lens.models.units import flat
 from clas_lens.representations.collect import check_steers_texts, unread_representations
 from clas_lens.representations.sentences import Representations

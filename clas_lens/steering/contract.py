@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from clas_lens.corpus.arguments import given_model
-from clas_lens.models.sites import LensModel, Site, device_of, hooked, run_layers
+from clas_lens.models.forward import run_layers
+from clas_lens.models.sites import LensModel, Site, device_of, hooked
 from clas_lens.steering.intervention import Intervention, SteeringError, missing_members
 from clas_lens.steering.rules import Rule, same
 from clas_lens.vocabulary import Positions, check_language

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.models.backends import HookedTransformer
+from clas_lens.models.forward import unembed_last
 from clas_lens.models.hooking import HookBlock
-from clas_lens.models.sites import LensModel, unembed_last
+from clas_lens.models.sites import LensModel
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.intervention import SteeringError
 

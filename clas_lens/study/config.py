@@ -161,6 +161,10 @@ class SearchConfig(StageConfig):
     fixed: tuple[Method, ...] = Field((), description="methods that keep their alpha (int-mu's is 1)")
     betas: tuple[float, ...] = Field((), description="for Figure 6: CLAS at alpha 1 under each pair of these ...")
     gammas: tuple[float, ...] = Field((), description="... and these (the paper's curves are those at 0 of the other)")
+    windows: bool = Field(
+        False,
+        description="search CLAS's alpha at every window of layers as wide as the bridge, too, which chooses nothing",
+    )
 
     @model_validator(mode="after")
     def _pairs(self) -> "SearchConfig":

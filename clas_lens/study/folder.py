@@ -70,6 +70,10 @@ class RunFolder:
         """What `compare_stage` made of a task's rows."""
         return self.tables / f"{task}_comparison.parquet"
 
+    def windows(self, task: str) -> Path:
+        """The search at every window of layers, where a search was asked for it."""
+        return self.tables / f"{task}_windows.parquet"
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """This process alone writes into the folder, while the block runs. What killed runs left half written is swept first.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from clas_lens.corpus.reading import PART
+from clas_lens.evaluation.windows import bridge_windows
 from clas_lens.given import given, given_number, given_whole
 from clas_lens.models.presets import PRESETS
 from clas_lens.significance.power import planned_gain
@@ -135,7 +136,10 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
     searched = [method for _, method in config.methods.searched(config.search.fixed)]
     grids = [grid for method in searched for grid in _searched(config, method, alphas)]
     grids += [(_upper(config, "clas"), pairs)] * (pairs > 0)
+    windows = _windows(config) if config.search.windows else []
+    grids += [(upper, alphas) for upper in windows]
     what = f"{len(searched)} methods x {alphas} alphas" + (f" and {pairs} pairs of beta and gamma" if pairs else "")
+    what += f", clas at {len(windows)} windows of layers x {alphas} alphas" if windows else ""
     what += f", diff-mean-unit at {_n_layers(config) - 1} layers" if "diff-mean-unit" in searched else ""
     return _step(
         f"search {task.task}",
@@ -153,6 +157,14 @@ def _searched(config: StudyConfig, method: Method, alphas: int) -> list[tuple[fl
         return [(_upper(config, method), alphas)]
     n_layers = _n_layers(config)
     return [(1 - layer / n_layers, alphas) for layer in range(n_layers - 1)]  # each layer but the last
+
+
+def _windows(config: StudyConfig) -> list[float]:
+    """The share of the layers that each window of the bridge's width takes with those above it."""
+    preset, n_layers = PRESETS.get(config.collect.model), _n_layers(config)
+    paper = preset.bridge_layers if preset is not None and config.collect.site == "mlp" else None
+    layers = config.categorize.layers or paper or tuple(range(max(1, n_layers // 8)))
+    return [1 - window[0] / n_layers for window in bridge_windows(layers, n_layers)]
 
 
 def _n_layers(config: StudyConfig) -> int:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, content_key, save_table
+from clas_lens.artifacts import ArtifactError, content_key, named_layers, save_table
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.cluster.work import Runner, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
 from clas_lens.evaluation.store import RowStore
+from clas_lens.evaluation.windows import KIND as WINDOWS
+from clas_lens.evaluation.windows import window_grids, window_table
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.provenance import each_once
@@ -221,7 +223,7 @@ class Run:
             site=site,
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
-            out=self.folder.representations / f"{pool}-{site}-{_named(layers)}",
+            out=self.folder.representations / f"{pool}-{site}-{named_layers(layers)}",
             progress=self.progress,
             cluster=self.cluster,
         )
@@ -256,7 +258,9 @@ class Run:
         return {task.task: self._kept_searches(task.task) for task in self.config.tasks}
 
     def _search(self, config: TaskConfig) -> dict[str, SearchResult]:
-        """The same alphas for each method, in one run; and CLAS at alpha 1 under each pair of betas and gammas (Figure 6)."""
+        """The same alphas for each method, in one run; CLAS at alpha 1 under each pair of betas and gammas (Figure 6); and, if
+        asked for, CLAS at other layers.
+        """
         search = self.config.search
         assert search is not None
         task = task_for(config, "tuning")
@@ -267,6 +271,8 @@ class Run:
         }
         if search.betas:
             grids[GRID] = replace(self.clas, alpha=GRID_ALPHA), beta_gamma_settings(search.betas, search.gammas)
+        windows = window_grids(self.clas, self.model.cfg.n_layers, alphas) if search.windows else {}
+        grids |= windows
         if not grids:
             raise ValueError(
                 f"{task.name}: nothing to search: {', '.join(self.config.methods.methods)} have no strength that is not fixed"
@@ -274,6 +280,9 @@ class Run:
         self.say(f"{task.name}: tuning on {config.tuning_limit or 'all'} examples a language")
         options = {**self._how(config), "out": self.folder.search / "rows"}
         results = search_grids(self.model, task, grids, **options)
+        if windows:
+            table = window_table({name: results.pop(name) for name in windows}, self.clas.layers)
+            save_table(self.folder.windows(task.name), WINDOWS, table, {})
         for name, found in results.items():
             path = self.folder.search / task.name / f"{name}.parquet"
             if found.passes or not path.is_file():  # what was read from files alone cost what its file says
@@ -334,10 +343,3 @@ class Run:
             "progress": self.progress,
             "cluster": self.cluster,
         }
-
-
-def _named(layers: Sequence[int]) -> str:
-    """Layers in a folder's name; a row of them by its ends, because names have 255 characters at most."""
-    first, last = layers[0], layers[-1]
-    in_a_row = len(layers) > 2 and tuple(layers) == tuple(range(first, last + 1))
-    return f"{first}-to-{last}" if in_a_row else "-".join(map(str, layers))

@@ -16,18 +16,8 @@ from clas_lens.corpus.splits import split_units
 from clas_lens.corpus.tokens import require_tokenizer, starts_longer_than
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
-from clas_lens.tasks.base import (
-    Example,
-    Expected,
-    ParallelTask,
-    TaskError,
-    TaskOptions,
-    checked_languages,
-    limit_of,
-    prompt_settings,
-    prompt_style,
-    room,
-)
+from clas_lens.tasks.base import Example, Expected, TaskError, TaskOptions, limit_of, prompt_style, room
+from clas_lens.tasks.parallel import ParallelTask, checked_languages, prompt_settings
 from clas_lens.tasks.prompts import XNLI_PROMPT_VERSION, EncodedPrompt, encode_prompt, resolve_label_ids, xnli_prompt
 from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use
 
@@ -152,20 +142,19 @@ class XNLI(ParallelTask):
                 hypothesis=example.fields["hypothesis"],
                 instruction=self.instruction,
             )
-            has_no_end = starts_longer_than(tokenizer, text, limit)
-            prompt = (
-                None
-                if has_no_end
-                else encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
-            )
-            if prompt is None or len(prompt.ids) > limit:
-                counted = "many" if prompt is None else len(prompt.ids)
-                raise TaskError(
-                    f"xnli: example {example.id!r} in {language!r} has {counted} tokens, more than {limit}; a premise "
-                    "cannot be cut without changing the label. Raise max_tokens, or load the model with a longer context."
-                )
+            if starts_longer_than(tokenizer, text, limit):  # one so long is not read whole to be counted
+                raise self._too_long(example, language, "many", limit)
+            prompt = encode_prompt(tokenizer, text, style=style, chat_template_kwargs=self.chat_template_kwargs)
+            if len(prompt.ids) > limit:
+                raise self._too_long(example, language, len(prompt.ids), limit)
             encoded.append(prompt)
         return encoded
+
+    def _too_long(self, example: Example, language: str, counted: object, limit: int) -> TaskError:
+        return TaskError(
+            f"xnli: example {example.id!r} in {language!r} has {counted} tokens, more than {limit}; a premise cannot be cut "
+            "without changing the label. Raise max_tokens, or load the model with a longer context."
+        )
 
     def columns(self, model: LensModel) -> tuple[int, ...] | None:
         return None if self.label_mass else resolve_label_ids(require_tokenizer(model))

@@ -15,18 +15,8 @@ from clas_lens.given import given_whole
 from clas_lens.models.decoding import Answering
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.generate import first_line, greedy
-from clas_lens.tasks.base import (
-    Example,
-    Expected,
-    ParallelTask,
-    TaskError,
-    TaskOptions,
-    checked_languages,
-    limit_of,
-    prompt_settings,
-    prompt_style,
-    room,
-)
+from clas_lens.tasks.base import Example, Expected, TaskError, TaskOptions, limit_of, prompt_style, room
+from clas_lens.tasks.parallel import ParallelTask, checked_languages, prompt_settings
 from clas_lens.tasks.prompts import XQUAD_PROMPT_VERSION, EncodedPrompt, encode_prompt, xquad_prompt
 from clas_lens.tasks.scores import f1_segmented, squad_em, squad_f1
 from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lessons import LESSONS, cells_of, heading, pictures, title_of
 from markdown import markdown
+from nbformat import NotebookNode
 
 TEMPLATE = Path(__file__).with_name("deck.html")
 LINES = 12  # of code that can be read from the last row
@@ -49,9 +50,9 @@ def prose(text: str, last: str) -> str:
     return markdown(titled, extensions=["tables", "fenced_code", "sane_lists"])
 
 
-def answer(cell: object) -> str:
+def answer(cell: NotebookNode) -> str:
     """What the code printed, if it is short."""
-    text = "".join(output.get("text", "") for output in cell.outputs)  # type: ignore[attr-defined]
+    text = "".join(output.get("text", "") for output in cell.outputs)
     return f'<pre class="answer">{html.escape(text)}</pre>' if 0 < text.count("\n") <= LINES else ""
 
 

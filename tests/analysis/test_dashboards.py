@@ -28,7 +28,8 @@ from analysis.dashboards.neuron_engine import Piece, language_profile, token_act
 from analysis.style.look import quoted
 from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
 from clas_lens.corpus.tokens import pad
-from clas_lens.models.sites import hooked, last_logits
+from clas_lens.models.forward import last_logits
+from clas_lens.models.sites import hooked
 
 PROMPT = "Welche Raumsonde fotografierte als erste"
 BLOCK = "\N{FULL BLOCK}"
@@ -217,7 +218,7 @@ def test_refusals(llama, small_corpus):
     assert bench.mask_kinds == ("clas", "other categories", "uniform")
     with pytest.raises(cl.SteeringError, match=r"no 'matched random' masks here; available: clas, .*needs stats"):
         bench.run(masks="matched random")
-    with pytest.raises(ValueError, match=r"exceeds the context of 512\. Shorten it"):
+    with pytest.raises(ValueError, match=r"exceeds the context of 512\. Shorten the prompt"):
         bench.ask("a b " * 400, "de")
     with pytest.raises(ValueError, match="language 'EN' is written 'en'"):
         bench.ask("a", "EN")
@@ -350,7 +351,7 @@ def test_bench_says_what_it_cannot_show(llama, small_corpus):
     try:
         shown = drawn(view.figures[0])
         view.controls["prompt"].value = "<b> " * 600
-        assert "Not shown: the prompt has " in view.top.value
+        assert "Not shown: the longest prompt has " in view.top.value
         assert drawn(view.figures[0]) == shown
         view.controls["prompt"].value = PROMPT
         assert "KL " in view.top.value

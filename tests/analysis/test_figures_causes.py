@@ -51,6 +51,21 @@ def test_a_panel_a_component_languages_by_layer():
     assert all(trace.type == "heatmap" for trace in specific.data)
 
 
+def test_what_differs_from_0_but_not_from_random_units_is_a_ring():
+    frame = scanned()
+    frame.loc[frame["language"] == "sw", ["beyond_low", "beyond_high"]] = -1.0, 1.0
+    dots = [trace for trace in analysis.cause_heatmap(frame).data if trace.type == "scatter"]
+    assert [(dot.marker.symbol, dot.y) for dot in dots[:2]] == [("circle", ("en",)), ("circle-open", ("sw",))]
+    alone = frame.assign(beyond=np.nan, beyond_low=np.nan, beyond_high=np.nan)  # draws=0
+    dots = [trace for trace in analysis.cause_heatmap(alone).data if trace.type == "scatter"]
+    assert [(dot.marker.symbol, dot.y) for dot in dots] == [("circle", ("sw", "en"))] * 3
+
+
+def test_the_highest_control_is_named():
+    figure = analysis.recovery_heatmap(patched().assign(control=[12.0, 70.4] * 4))
+    assert "another example's activations: at most 70%" in figure.layout.title.subtitle.text.replace("<br>", " ")
+
+
 def test_a_component_without_units_stays_empty():
     frame = scanned()
     gone = (frame["component"] == "MLP") & (frame["layer"] == 2)

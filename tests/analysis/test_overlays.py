@@ -1,5 +1,8 @@
 """Two runs in one table and in one figure each; tables of effects and sweeps fit the figures."""
 
+import shutil
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from report_runs import full_run
@@ -7,6 +10,8 @@ from tiny import BACKEND
 
 import clas_lens as cl
 from analysis import alpha_curve, cosine_to_english, overlay_runs
+from clas_lens.study.config import CategorizeConfig
+from clas_lens.study.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,14 @@ def test_rows_of_both_runs(pair):
     share = pair.measure("share")
     assert share.groupby(["run", "layer"])["value"].sum().tolist() == pytest.approx([100.0] * (len(share) // 4))
     assert "one | two" in pair._repr_html_()
+
+
+def test_settings_that_differ(lens_models, tmp_path):
+    run = full_run(tmp_path / "one", lens_models["llama", BACKEND]).root
+    other = Path(shutil.copytree(run, tmp_path / "two"))
+    RunFolder(other).update_manifest("categorize", CategorizeConfig(threshold=0.5))
+    found = cl.compare_runs(run, other).settings
+    assert found.to_dict("records") == [{"stage": "categorize", "setting": "threshold", "one": "0.0", "two": "0.5"}]
 
 
 def test_overlays(pair):

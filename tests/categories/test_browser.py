@@ -9,7 +9,8 @@ from tiny import BACKEND, BACKENDS, FAMILIES, needs_hooked
 
 import clas_lens as cl
 from clas_lens.categories.browser import promoted_tokens, selectivity, top_neurons, with_promoted_tokens
-from clas_lens.models.sites import direct_logits, down_projection
+from clas_lens.models.forward import direct_logits
+from clas_lens.models.sites import down_projection
 from clas_lens.representations.effects import neuron_activations
 
 

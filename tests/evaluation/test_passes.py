@@ -11,7 +11,8 @@ import clas_lens as cl
 from clas_lens.corpus.tokens import pad
 from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer, only_layers
 from clas_lens.evaluation.prefixes import whole_prompts
-from clas_lens.models.sites import hooked, last_logits
+from clas_lens.models.forward import last_logits
+from clas_lens.models.sites import hooked
 from clas_lens.steering.generate import generate_tokens, greedy
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4

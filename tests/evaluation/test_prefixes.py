@@ -12,7 +12,8 @@ from clas_lens import tasks
 from clas_lens.evaluation import prefixes
 from clas_lens.evaluation.passes import LayerCount, SharedPrompt
 from clas_lens.evaluation.prefixes import prompt_batches, shared_segments, whole_prompts
-from clas_lens.models.sites import attention_window, last_logits
+from clas_lens.models.forward import last_logits
+from clas_lens.models.sites import attention_window
 from clas_lens.steering.generate import generate_tokens, greedy
 
 HEAD = tuple(range(10, 22))

@@ -98,5 +98,10 @@ def test_a_truncated_lora_says_how_rough_it_is(sources, masks, tmp_path):
     parity = json.loads((out / "parity.json").read_text())
     assert parity["precision"] == "truncated"
     assert 0 < parity["details"]["largest_truncation_error"] < 1
+    with pytest.raises(
+        cl.ExportError, match=r"rank 8 leaves out \d+% of the change of a layer, and at most 50% is allowed"
+    ):
+        cl.export.lora(masks, language="de", source=sources("llama"), out=tmp_path / "rough", max_rank=8)
+    assert not (tmp_path / "rough").exists()
     with pytest.raises(cl.ExportError, match="max_rank must be at least 8"):
         cl.export.lora(masks, language="de", source=sources("llama"), out=tmp_path / "low", max_rank=2)

@@ -67,3 +67,12 @@ def test_what_is_no_factor_is_refused(small_stats, small_cats, lens_models):
             cl.ExportError, match=f"{type(intervention).__name__} cannot be exported as weights: .*{reason}"
         ):
             cl.export.factors(intervention, "de")
+
+
+def test_a_rule_and_a_strength_by_example_say_why_not(small_cats):
+    rule = cl.rule(layers=(2,))(lambda h, language: h)
+    with pytest.raises(cl.ExportError, match="function of the activations"):
+        cl.export.factors(rule, "de")
+    adaptive = cl.Adaptive(cl.Clas(small_cats, layers=(1,), alpha=-2.0))
+    with pytest.raises(cl.ExportError, match="follows each example"):
+        cl.export.factors(adaptive, "de")

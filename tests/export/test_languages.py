@@ -45,7 +45,7 @@ def test_a_mixed_batch_is_routed(llama, small_cats):
         ({"among": ("de", "german")}, "unknown language 'german'"),
         ({"among": ("zh-Hans", "zh-Hant")}, "cannot tell some of zh-Hans, zh-Hant apart"),
         ({"among": ("de", "smj")}, "does not know smj"),
-        ({"among": ("de",), "sure": 2.0}, "sure must be from 0 to 1"),
+        ({"among": ("de",), "sure": 2.0}, "sure must be a finite number, at least 0 and at most 1"),
     ],
 )
 def test_refusals(options, message):

@@ -182,6 +182,9 @@ def test_other_kinds_of_model_are_refused(tmp_path, backend):
 @needs_hooked
 def test_hooks_of_ones_own_are_not_lost_without_a_word():
     model = tiny_hf_model("llama")
+    with torch.no_grad():
+        model(torch.tensor([[1, 2, 3]]), output_hidden_states=True)  # leaves hooks of Transformers
+    cl.load_model(model, backend="hooked", tokenizer=tiny_tokenizer(bos=True))
     model.model.layers[1].register_forward_hook(lambda module, inputs, output: None)
     with pytest.raises(cl.ModelLoadError, match=r"has hooks of yours \(model\.layers\.1\)"):
         cl.load_model(model, backend="hooked", tokenizer=tiny_tokenizer(bos=True))

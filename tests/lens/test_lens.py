@@ -161,8 +161,8 @@ def test_top_tokens_are_those_of_transformers(each_model, hf_models):
     ("options", "message"),
     [
         ({"languages": ["xx"]}, "unknown language 'xx'"),
+        ({"languages": "de"}, "list"),
         ({"languages": ["ja"]}, "unknown language 'ja'; available: ar, bg"),
-        ({"prompt": "riddle"}, "unknown prompt 'riddle'; available: translation"),
         ({"words": ["watr"]}, "unknown word 'watr'"),
         ({"words": ["dog", "dog"]}, "each once"),
         ({"words": []}, "at least one"),

@@ -7,7 +7,8 @@ from tiny import FAMILIES, tiny_hf_model, tiny_tokenizer
 import clas_lens as cl
 from clas_lens.corpus.tokens import pad
 from clas_lens.models.attention import can_be_lean, lean_attention
-from clas_lens.models.sites import hooked, post_name, run_layers
+from clas_lens.models.forward import run_layers
+from clas_lens.models.sites import hooked, post_name
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 IDS = [tuple(range(3, 40)), (5, 6, 7), tuple(range(50, 70))]

@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 import clas_lens as cl
 from benchmarks.full_size import PAPER_CONFIGS
+from clas_lens.models.forward import unembed_last
 from clas_lens.models.presets import PRESETS, paper_bridge_layers
-from clas_lens.models.sites import post_name, unembed_last
+from clas_lens.models.sites import post_name
 
 pytest.importorskip("transformer_lens.HookedTransformer", reason="TransformerLens 4 has no HookedTransformer")
 

@@ -100,8 +100,38 @@ SCALE = "def my_scale(partial, specific, alpha, beta, gamma):\n    return {}"
 CATEGORIES = "def my_categories(mean):\n    count = (mean > 0).sum(0)\n    {}\n    return labels"
 HOOK = "def make_hook(factor):\n    def hook_function(activation, hook):\n        {}\n    return hook_function"
 HOOKS = "def my_hooks(hook_of, language):\n    {}"
+ABLATE = (
+    "def make_ablation(units, mean):\n    def hook_function(activation, hook):\n        {}\n    return hook_function"
+)
+CLONED = "new = activation.clone(); {}; return new"
 IN_PLACE = "activation *= factor.to(activation); return activation"
 WRONG = {
+    "ablate": [
+        (ABLATE.format("activation[:, 1:, units]"), "returns None"),
+        (ABLATE.format("activation[:, 1:, units] = mean[units]; return activation"), "in place"),
+        (ABLATE.format(CLONED.format("new[:, :, units] = mean[units]")), "BOS"),
+        (ABLATE.format(CLONED.format("new[:, 1:] = mean")), "not in the mask"),
+        (ABLATE.format(CLONED.format("new[:, 1:, units] = 0")), "at 0"),
+        (ABLATE.format(CLONED.format("new[:, 1:, units] = mean.mean()")), "a mean of its own"),
+    ],
+    "specific": [
+        (
+            "def my_specific(changes):\n    return {code: change + 3 for code, change in changes.items()}",
+            "own mean",
+        ),
+        (
+            "def my_specific(changes):\n    return {code: (-9 - change) / 2 - change for code, change in changes.items()}",
+            "sign",
+        ),
+        ("def my_specific(changes):\n    return {'sw': -4.5}", "every language"),
+        ("def my_specific(changes):\n    return changes", "yours is -6"),
+    ],
+    "recovery": [
+        ("def my_recovery(clean, corrupted, patched):\n    return (sum(patched) + 5.5) / 2.5", "percent"),
+        ("def my_recovery(clean, corrupted, patched):\n    return 37.5", "ratio of the means"),
+        ("def my_recovery(clean, corrupted, patched):\n    return 40.0", "still missing"),
+        ("def my_recovery(clean, corrupted, patched):\n    return 0.0", "1.5 of 2.5"),
+    ],
     "scale": [
         (SCALE.format("alpha * (beta * partial.double() - gamma * specific.double())"), "neither mask .* factor is 1"),
         (SCALE.format("1 + alpha * (beta * partial.double() + gamma * specific.double())"), "the sign of gamma"),

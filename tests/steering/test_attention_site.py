@@ -11,8 +11,8 @@ import clas_lens as cl
 from clas_lens.corpus.tokens import pad, tokenize
 from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
 from clas_lens.evaluation.prefixes import whole_prompts
+from clas_lens.models.forward import last_logits
 from clas_lens.models.identity import neuron_fingerprint
-from clas_lens.models.sites import last_logits
 from clas_lens.models.units import check_units, output_projection, to_heads
 
 LAYERS = (1, 2)

@@ -17,6 +17,7 @@ from analysis.report.figures import drawn_figures
 from analysis.report.run import RunData
 from clas_lens.artifacts import ArtifactError
 from clas_lens.baselines.load import load_intervention
+from clas_lens.models.presets import PRESETS
 from clas_lens.study.config import StudyConfig, StudyError, TaskConfig, load_study, shipped_studies
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.order import run_study
@@ -48,6 +49,7 @@ lape_share = 0.2
 alphas = [-1, 2]
 betas = [0, 0.4]
 gammas = [0, 0.2]
+windows = true
 fixed = ["int-mu"]
 
 [evaluate]
@@ -81,8 +83,8 @@ from clas_lens.study import load_study, run_study
 
 save = RowStore.save
 
-def logged(self, plan, item, name, table, *, halved=()):
-    save(self, plan, item, name, table, halved=halved)
+def logged(self, plan, item, name, table, **how):
+    save(self, plan, item, name, table, **how)
     if item.number is not None:
         with open(sys.argv[3], "a") as log:
             log.write(f"{self.folder} {item.language} {name} {item.number}\\n")
@@ -136,7 +138,12 @@ def test_a_run_folder_has_everything(undisturbed):
     assert sorted(set(zip(grid["alpha"], grid["beta"], grid["gamma"], strict=True))) == [
         (1.0, beta, gamma) for beta in (0.0, 0.4) for gamma in (0.0, 0.2)
     ]
-    assert "beta_gamma_xnli" in drawn_figures(RunData.open(out))
+    assert {"beta_gamma_xnli", "window_scores"} <= set(drawn_figures(RunData.open(out)))
+    windows = pd.read_parquet(out / "tables" / "xnli_windows.parquet")
+    own = windows[windows["own"]].sort_values(["alpha", "language"])
+    clas = pd.read_parquet(out / "search" / "xnli" / "clas.parquet").sort_values(["alpha", "language"])
+    assert windows["layers"].drop_duplicates().tolist() == ["0", "1", "2"]
+    assert own["score"].tolist() == clas["score"].tolist()
     comparison = pd.read_parquet(out / "tables" / "xnli_comparison.parquet")
     assert set(comparison["intervention"]) == set(rows["xnli"]["intervention"]) - {"base"}
     assert (comparison.loc[comparison["language"] == "en", "gain"] == 0).all()
@@ -215,6 +222,21 @@ def test_a_plan_counts_every_layer_that_a_method_is_searched_at():
     layers = 11 * sum(1 - layer / 32 for layer in range(31))
     assert step["passes"] == round(15 * 200 * (30 / 32 + layers + 16 * 0.25))  # layers that all share; Figure 6
     assert "1 methods x 11 alphas and 16 pairs of beta and gamma, diff-mean-unit at 31 layers" in step["what"]
+
+
+def test_a_plan_counts_every_window_of_layers():
+    """Llama's bridge is as wide as the paper's; each window takes the layers from its first on, at 11 alphas."""
+    study = load_study("paper-llama-xnli")
+    search = study.search.model_copy(update={"windows": True})
+    plain, step = (
+        plan_study(one).set_index("stage").loc["search xnli"]
+        for one in (study, study.model_copy(update={"search": search}))
+    )
+    width = len(PRESETS["llama-3.1-8b"].bridge_layers)
+    firsts = range(32 - 2 - width + 1)
+    more = 15 * 200 * 11 * sum(1 - first / 32 for first in firsts)
+    assert step["passes"] == pytest.approx(plain["passes"] + more, abs=1)
+    assert f"clas at {len(firsts)} windows of layers x 11 alphas" in step["what"]
 
 
 @pytest.mark.parametrize("use", ["tuning", "test"])

@@ -11,7 +11,8 @@ from analysis.tables import decision_table, decision_view, results_view
 from clas_lens.corpus.bundled import bundled_items
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.significance.comparisons import compare_all
-from clas_lens.tasks.base import Example, ParallelTask, Task
+from clas_lens.tasks.base import Example, Task
+from clas_lens.tasks.parallel import ParallelTask
 from clas_lens.tasks.prompts import encode_prompt
 
 LABELS = ("no", "yes")
