@@ -1,5 +1,6 @@
 """What all dashboards are: controls over plotly figures as wide as the cell, and a picture of them where widgets do not run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,30 +8,45 @@ import anywidget
 import plotly.graph_objects as go
 from IPython.display import display
 from ipywidgets import HTML, Accordion, Box, Layout, VBox, Widget
+from traitlets import Int
 
-from ..style.export import CONFIG
+from ..style.look import LETTER, TEXT_SIZE
 from ..style.theme import ink_style
 from .markup import alert, heading, paragraph
 from .still import live_style, still_html
 
 TEXT_HTML = "text/html"
 CLEAR = "rgba(0, 0, 0, 0)"
-PANEL = "420px"  # a figure is at least so wide where the cell is; narrower cells have one figure a row
+# Pixels: a cell until the front end tells its width; what a panel of it asks for, and a figure at least; between panels,
+# and around what is in them; a row of a legend.
+START, PANEL, NARROWEST, GAP, EDGE, LEGEND_ROW = 880, 420, 300, 16, 4, 19
 MARK = "clas-lens"  # the class by which styles find dashboards
 
 
-class WidthWatch(anywidget.AnyWidget):
-    """Tells figures, which listen to the window alone, that the cell has another width: a side bar came or went."""
+class CellWidth(anywidget.AnyWidget):
+    """Tells how wide the cell is, in pixels, at first and whenever that changes: a side bar came or went."""
+
+    width = Int(START).tag(sync=True)
 
     _esm = """
-    export default { render({ el }) {
+    export default { render({ model, el }) {
         let waiting = null;
+        const tell = () => {
+            const width = Math.floor(el.getBoundingClientRect().width);
+            if (width > 0 && width !== model.get("width")) {
+                model.set("width", width);
+                model.save_changes();
+            }
+        };
         const watch = new ResizeObserver(() => {
             clearTimeout(waiting);
-            waiting = setTimeout(() => window.dispatchEvent(new Event("resize")), 300);
+            waiting = setTimeout(tell, 200);
         });
         watch.observe(el);
-        return () => watch.disconnect();
+        return () => {
+            clearTimeout(waiting);
+            watch.disconnect();
+        };
     } };
     """
 
@@ -63,7 +79,8 @@ class Dashboard(VBox):
     ) -> None:
         self.controls = dict(controls)
         self.originals = tuple(figures)
-        self.figures = tuple(_widget(figure) for figure in figures)
+        self._cell, self._n_panels = CellWidth(), len(figures) + beside
+        self.figures = tuple(go.FigureWidget(bare(figure, self.panel_width)) for figure in figures)
         self.top, self.note = HTML(), HTML()
         self.more = {name: HTML() for name in more}
         self._headings = tuple(HTML(heading(figure)) for figure in figures)
@@ -76,16 +93,28 @@ class Dashboard(VBox):
         closed = [Accordion(list(self.more.values()), titles=tuple(self.more))] if self.more else []
         style = HTML(layout=Layout(display="none"))
         below = [] if beside else [self.note]
-        super().__init__([style, WidthWatch(), self.top, self._row, Box(panels, layout=_wrapped()), *below, *closed])
+        super().__init__([style, self._cell, self.top, self._row, Box(panels, layout=_wrapped()), *below, *closed])
         style.value = f"<style>{ink_style(f'.{MARK}')}\n{live_style(MARK, self.model_id)}</style>"
         self.add_class(MARK).add_class(f"{MARK}-{self.model_id}")
+        self._cell.observe(self._fit, "width")
+
+    @property
+    def panel_width(self) -> int:
+        """Pixels of a figure: the panels share a row as far as each has `PANEL`, as the page lays them out."""
+        in_a_row = max(1, min(self._n_panels, (self._cell.width + GAP) // (PANEL + GAP)))
+        return max(NARROWEST, (self._cell.width + GAP) // in_a_row - GAP - EDGE)
+
+    def _fit(self, change: Any) -> None:
+        for shown, original in zip(self.figures, self.originals, strict=True):
+            fitted = bare(original, self.panel_width).layout
+            shown.update_layout(width=fitted.width, height=fitted.height, margin_b=fitted.margin.b)
 
     def show(self, figures: Sequence[go.Figure], note: str) -> None:
         """Let the figures become these, and the note this HTML."""
         self.originals = tuple(figures)
         for shown, title, figure in zip(self.figures, self._headings, figures, strict=True):
             title.value = heading(figure)
-            follow(shown, bare(figure))
+            follow(shown, bare(figure, self.panel_width))
         self.note.value = note
 
     def exchange_controls(self, controls: Mapping[str, Widget]) -> None:
@@ -113,18 +142,24 @@ class Dashboard(VBox):
         display(self._repr_mimebundle_(), raw=True)
 
 
-def _widget(figure: go.Figure) -> go.FigureWidget:
-    """A figure that follows the width of its panel, with plotly's buttons under the pointer alone."""
-    shown = go.FigureWidget(bare(figure))
-    shown._config = dict(CONFIG)
-    return shown
-
-
-def bare(figure: go.Figure) -> go.Figure:
-    """A copy without its title, on the page's paper, as wide as it is given room: the title stands over it, where it wraps."""
+def bare(figure: go.Figure, width: int) -> go.Figure:
+    """A copy of this width in pixels, on the page's paper, without its title: that stands over it, where it wraps."""
     copy = go.Figure(figure)
-    copy.update_layout(title=None, width=None, autosize=True, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)
-    return copy.update_layout(margin_t=14, height=figure.layout.height - figure.layout.margin.t + 14)
+    copy.update_layout(title=None, width=width, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)
+    margin, more = figure.layout.margin, LEGEND_ROW * (legend_rows(figure, width) - 1)
+    return copy.update_layout(
+        margin={"t": 14, "b": margin.b + more}, height=figure.layout.height - margin.t + 14 + more
+    )
+
+
+def legend_rows(figure: go.Figure, width: int) -> int:
+    """How many rows the legend below a figure of this width has, at least 1: in one, or else in columns of one width."""
+    shown = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    if not figure.layout.showlegend or not shown:
+        return 1
+    entries = [45 + LETTER * TEXT_SIZE * len(name) for name in shown]
+    columns = len(shown) if sum(entries) <= width else max(1, int(width // max(entries)))
+    return math.ceil(len(shown) / columns)
 
 
 def follow(shown: go.FigureWidget, figure: go.Figure) -> None:
@@ -136,8 +171,10 @@ def follow(shown: go.FigureWidget, figure: go.Figure) -> None:
 
 
 def _wrapped() -> Layout:
-    return Layout(flex_flow="row wrap", width="100%", align_items="flex-start", grid_gap="0 1em")
+    return Layout(flex_flow="row wrap", width="100%", align_items="flex-start", grid_gap=f"0 {GAP}px", margin="0")
 
 
 def _panel() -> Layout:
-    return Layout(flex=f"1 1 {PANEL}", min_width="0", max_width="100%", width="auto", overflow="hidden")
+    return Layout(
+        flex=f"1 1 {PANEL}px", min_width="0", max_width="100%", width="auto", overflow="auto hidden", margin="0"
+    )

@@ -437,7 +437,7 @@ def test_layer_explorer(small_stats):
         for shown, figure in zip(
             view.figures, (layer_distribution(cats, bridge_layers=layers), overlap_matrix(cats)), strict=True
         ):
-            assert drawn(shown) == drawn(bare(figure))
+            assert drawn(shown) == drawn(bare(figure, view.panel_width))
         assert f"bridge layers: {layers[0]}" in view.note.value
     low = small_stats.mean.min()
     view.controls["activity"].value = "mean"
@@ -446,6 +446,19 @@ def test_layer_explorer(small_stats):
     fixed = LayerExplorer(small_stats, bridge_layers=(1,))
     assert fixed.bridge_layers == (1,)
     fixed.close()
+
+
+def test_figures_are_as_wide_as_their_cell(small_stats):
+    view = LayerExplorer(small_stats)
+    layers, overlap = view.figures
+    for cell, width in ((1400, 688), (900, 438), (600, 596), (320, 316), (100, 300)):
+        view._cell.width = cell
+        assert layers.layout.width == overlap.layout.width == width
+        assert layers.layout.height - layers.layout.margin.b == 420 - view.originals[0].layout.margin.t + 14 - 80
+    assert layers.layout.margin.b > 80  # the legend has several rows
+    view.controls["threshold"].value = 0.01
+    assert layers.layout.width == 300
+    view.close()
 
 
 def test_token_activations_find_the_maximum(each_model, small_corpus):

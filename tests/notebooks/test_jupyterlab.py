@@ -23,6 +23,12 @@ HANDLE = """
 const boxes = [...document.querySelectorAll('.widget-slider')];
 return boxes.find(box => box.querySelector('.widget-label')?.textContent === 'alpha')?.querySelector('.noUi-handle');
 """
+# No figure of a dashboard reaches beyond its notebook's right edge.
+WITHIN = """
+const edge = document.querySelector('.jp-Notebook').getBoundingClientRect().right;
+return [...document.querySelectorAll('.jupyter-widgets .js-plotly-plot .main-svg')]
+    .every(drawn => drawn.getBoundingClientRect().right <= edge);
+"""
 
 
 def tour():
@@ -59,3 +65,6 @@ def test_a_slider_moves_the_figure(tmp_path_factory):
         assert float(handle.get_attribute("aria-valuenow")) < 3.0
         # By now the kernel has heard all that the front end made of the sliders when it showed them: nothing may have moved.
         assert any("mean activation > 0; " in text for text in browser.execute_script(TITLES))
+        for width in (900, 420):
+            lab.resize(width)
+            lab.wait("figures as wide as the cell", WITHIN, MOVE)
