@@ -1,6 +1,5 @@
 """What all dashboards are: controls over plotly figures as wide as the cell, and a picture of them where widgets do not run."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,16 +9,15 @@ from IPython.display import display
 from ipywidgets import HTML, Accordion, Box, Layout, VBox, Widget
 from traitlets import Int
 
-from ..style.look import LETTER, TEXT_SIZE
 from ..style.theme import ink_style
+from .fit import fitted
 from .markup import alert, heading, paragraph
 from .still import live_style, still_html
 
 TEXT_HTML = "text/html"
-CLEAR = "rgba(0, 0, 0, 0)"
 # Pixels: a cell until the front end tells its width; what a panel of it asks for, and a figure at least; between panels,
-# and around what is in them; a row of a legend.
-START, PANEL, NARROWEST, GAP, EDGE, LEGEND_ROW = 880, 420, 300, 16, 4, 19
+# and around what is in them.
+START, PANEL, NARROWEST, GAP, EDGE = 880, 420, 300, 16, 4
 MARK = "clas-lens"  # the class by which styles find dashboards
 
 
@@ -80,7 +78,7 @@ class Dashboard(VBox):
         self.controls = dict(controls)
         self.originals = tuple(figures)
         self._cell, self._n_panels = CellWidth(), len(figures) + beside
-        self.figures = tuple(go.FigureWidget(bare(figure, self.panel_width)) for figure in figures)
+        self.figures = tuple(go.FigureWidget(fitted(figure, self.panel_width)) for figure in figures)
         self.top, self.note = HTML(), HTML()
         self.more = {name: HTML() for name in more}
         self._headings = tuple(HTML(heading(figure)) for figure in figures)
@@ -106,15 +104,15 @@ class Dashboard(VBox):
 
     def _fit(self, change: Any) -> None:
         for shown, original in zip(self.figures, self.originals, strict=True):
-            fitted = bare(original, self.panel_width).layout
-            shown.update_layout(width=fitted.width, height=fitted.height, margin_b=fitted.margin.b)
+            fit = fitted(original, self.panel_width).layout
+            shown.update_layout(width=fit.width, height=fit.height, margin_b=fit.margin.b)
 
     def show(self, figures: Sequence[go.Figure], note: str) -> None:
         """Let the figures become these, and the note this HTML."""
         self.originals = tuple(figures)
         for shown, title, figure in zip(self.figures, self._headings, figures, strict=True):
             title.value = heading(figure)
-            follow(shown, bare(figure, self.panel_width))
+            follow(shown, fitted(figure, self.panel_width))
         self.note.value = note
 
     def exchange_controls(self, controls: Mapping[str, Widget]) -> None:
@@ -129,7 +127,9 @@ class Dashboard(VBox):
     def static_html(self) -> str:
         """The figures as pictures and the texts, without any script."""
         texts = {name: text.value for name, text in self.more.items()}
-        return still_html(self.originals, self.top.value, self.note.value, texts, mark=MARK, name=self.model_id)
+        return still_html(
+            self.originals, self.panel_width, self.top.value, self.note.value, texts, mark=MARK, name=self.model_id
+        )
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={control.value!r}" for name, control in self.controls.items())
@@ -140,26 +140,6 @@ class Dashboard(VBox):
             figure._repr_mimebundle_()  # writes its present state to where a front end that joins late reads it
         display({TEXT_HTML: self.static_html()}, raw=True)
         display(self._repr_mimebundle_(), raw=True)
-
-
-def bare(figure: go.Figure, width: int) -> go.Figure:
-    """A copy of this width in pixels, on the page's paper, without its title: that stands over it, where it wraps."""
-    copy = go.Figure(figure)
-    copy.update_layout(title=None, width=width, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)
-    margin, more = figure.layout.margin, LEGEND_ROW * (legend_rows(figure, width) - 1)
-    return copy.update_layout(
-        margin={"t": 14, "b": margin.b + more}, height=figure.layout.height - margin.t + 14 + more
-    )
-
-
-def legend_rows(figure: go.Figure, width: int) -> int:
-    """How many rows the legend below a figure of this width has, at least 1: in one, or else in columns of one width."""
-    shown = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
-    if not figure.layout.showlegend or not shown:
-        return 1
-    entries = [45 + LETTER * TEXT_SIZE * len(name) for name in shown]
-    columns = len(shown) if sum(entries) <= width else max(1, int(width // max(entries)))
-    return math.ceil(len(shown) / columns)
 
 
 def follow(shown: go.FigureWidget, figure: go.Figure) -> None:

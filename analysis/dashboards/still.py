@@ -8,19 +8,21 @@ import plotly.graph_objects as go
 
 from ..style.export import ExportError, drawn_pngs
 from ..style.look import words_of
+from .fit import fitted
 from .markup import heading, paragraph
 
 SAVED = "As it was when the cell ran; run the cell again to move it."
 
 
 def still_html(
-    figures: Sequence[go.Figure], top: str, note: str, texts: Mapping[str, str], *, mark: str, name: str
+    figures: Sequence[go.Figure], width: int, top: str, note: str, texts: Mapping[str, str], *, mark: str, name: str
 ) -> str:
     """Pictures of figures between the texts above and below them, and a style that hides widgets which were not found.
 
     Without a Chromium to draw them the figures are left out, and the reason is said: the texts have their numbers.
 
     Args:
+        width: pixels of a figure.
         top, note: HTML.
         texts: further HTML by heading.
         mark: the class of the live dashboard.
@@ -28,7 +30,7 @@ def still_html(
     """
     more = "".join(f"<details><summary>{escape(title)}</summary>{text}</details>" for title, text in texts.items())
     return (
-        f'<div class="{_class(mark, name)}">{top}<div style="display:flex;flex-wrap:wrap;gap:1em">{_pictures(figures)}</div>'
+        f'<div class="{_class(mark, name)}">{top}<div style="display:flex;flex-wrap:wrap;gap:1em">{_pictures(figures, width)}</div>'
         f"{note}{more}{paragraph(SAVED)}</div><style>{_still_style(mark, name)}</style>"
     )
 
@@ -55,13 +57,13 @@ def _still_style(mark: str, name: str) -> str:
     )
 
 
-def _pictures(figures: Sequence[go.Figure]) -> str:
+def _pictures(figures: Sequence[go.Figure], width: int) -> str:
     try:
-        drawn = drawn_pngs(figures)
+        drawn = drawn_pngs([fitted(figure, width, paper=None) for figure in figures])
     except (ExportError, OSError, TimeoutError) as error:
         return paragraph(f"No picture of the figures: {error}") + "".join(map(heading, figures))
     return "".join(
-        f'<img alt="{escape(words_of(figure))}" width="{figure.layout.width}" style="max-width:100%;height:auto" '
-        f'src="data:image/png;base64,{b64encode(picture).decode()}"/>'
+        f'<div style="width:{width}px;max-width:100%">{heading(figure)}<img alt="{escape(words_of(figure))}" width="{width}" '
+        f'style="max-width:100%;height:auto" src="data:image/png;base64,{b64encode(picture).decode()}"/></div>'
         for figure, picture in zip(figures, drawn, strict=True)
     )

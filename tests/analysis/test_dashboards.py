@@ -21,7 +21,8 @@ from analysis import layer_distribution, overlap_matrix
 from analysis.dashboards import BenchResult, BenchView, LayerExplorer, NeuronBrowser, SteeringBench
 from analysis.dashboards.bench_figures import bench_figures, bench_note, bench_said, lens_table
 from analysis.dashboards.controls import LayerChoice, NumberSlider, layer_text, layers_of
-from analysis.dashboards.dashboard import bare, follow
+from analysis.dashboards.dashboard import follow
+from analysis.dashboards.fit import fitted
 from analysis.dashboards.markup import table, text_bar
 from analysis.dashboards.neuron_browser import highlighted
 from analysis.dashboards.neuron_engine import Piece, language_profile, token_activations
@@ -437,7 +438,7 @@ def test_layer_explorer(small_stats):
         for shown, figure in zip(
             view.figures, (layer_distribution(cats, bridge_layers=layers), overlap_matrix(cats)), strict=True
         ):
-            assert drawn(shown) == drawn(bare(figure, view.panel_width))
+            assert drawn(shown) == drawn(fitted(figure, view.panel_width))
         assert f"bridge layers: {layers[0]}" in view.note.value
     low = small_stats.mean.min()
     view.controls["activity"].value = "mean"
