@@ -29,8 +29,9 @@ def still_html(
         name: of this one, in the page.
     """
     more = "".join(f"<details><summary>{escape(title)}</summary>{text}</details>" for title, text in texts.items())
+    row = f'<div style="display:flex;flex-wrap:wrap;gap:1em">{_pictures(figures, width)}</div>'
     return (
-        f'<div class="{_class(mark, name)}">{top}<div style="display:flex;flex-wrap:wrap;gap:1em">{_pictures(figures, width)}</div>'
+        f'<div class="{_class(mark, name)}">{top}{row}'
         f"{note}{more}{paragraph(SAVED)}</div><style>{_still_style(mark, name)}</style>"
     )
 
