@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
 from clas_lens.given import given_word
+from clas_lens.models.hooking import hook_points
 from clas_lens.models.sites import LensModel, Site, up_name
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import LanguageTable
@@ -135,7 +136,7 @@ class LanguageArithmetics(SavedIntervention):
                 LanguageTable.of({code: pair[side][layer, neurons] for code, pair in changes.items()}, languages)
                 for side in (0, 1)
             ]
-            gated = up_name(layer) in model.hook_dict
+            gated = up_name(layer) in hook_points(model)
             edit = GateArithmetic(neurons, tables[0], tables[1], gated=gated)
             if gated:
                 edits[Site("up", layer)] = edit.see_up

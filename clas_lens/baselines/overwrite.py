@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
 from clas_lens.given import given, given_number, given_word
+from clas_lens.models.hooking import hook_points
 from clas_lens.models.sites import LensModel, Site, check_layers, up_name
 from clas_lens.statistics.histogram import quantile
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -190,7 +191,7 @@ class Overwrite(SavedIntervention):
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless the neurons are this model's, with a gate if that is overwritten."""
         check_neurons(model, self.selection.model, self.selection.n_layers, self.selection.n_neurons)
-        if self.site == "gate" and up_name(0) not in model.hook_dict:
+        if self.site == "gate" and up_name(0) not in hook_points(model):
             raise SteeringError(
                 f"{model.cfg.model_name!r} has MLPs without a gate: use site='post', where act(pre-activation) is h itself"
             )

@@ -16,6 +16,7 @@ from clas_lens.cluster.errors import ClusterError
 from clas_lens.cluster.work import ItemT, Result, Tell, Work, described
 from clas_lens.cluster.worker import ModelSpec, Worker
 from clas_lens.given import given_number, given_whole
+from clas_lens.models.hooking import hook_points
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel
 
@@ -123,7 +124,7 @@ class RayCluster:
 
     def _workers_with(self, model: LensModel) -> list[Any]:
         """Actors that hold this model, as it is now."""
-        hooked_at = next((name for name, point in model.hook_dict.items() if point.fwd_hooks), None)
+        hooked_at = next((name for name, point in hook_points(model).items() if point.fwd_hooks), None)
         if hooked_at is not None:
             raise ClusterError(
                 f"the model has hooks (at {hooked_at!r}), and the workers' models would have none: remove them, or work "

@@ -10,6 +10,7 @@ from clas_lens.artifacts import content_key
 from clas_lens.corpus.arguments import given_model
 from clas_lens.evaluation.leakage import check_overlap, overlapping
 from clas_lens.given import given_whole
+from clas_lens.models.hooking import hook_points
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel, check_mlp_hooks
 from clas_lens.steering.generate import end_token_ids
@@ -211,7 +212,7 @@ def _check_bare(model: LensModel, *, kept: bool) -> None:
     """
     if steerings_on(model):
         raise EvaluationError("the model is steered already: call evaluate outside `steer` and name the intervention")
-    hooked_at = [name for name, point in model.hook_dict.items() if point.fwd_hooks]
+    hooked_at = [name for name, point in hook_points(model).items() if point.fwd_hooks]
     if kept and hooked_at:
         raise EvaluationError(
             f"the model has hooks of yours (at {hooked_at[0]!r}), and files of rows cannot say what they do: "

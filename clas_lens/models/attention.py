@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.models.hooking import hook_points
 
 # Where the kernel computes all that their attention is; others may cap scores or add to them, unseen in a short probe.
 PLAIN_ATTENTION = frozenset(f"{stem}ForCausalLM" for stem in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3"))
@@ -29,7 +30,7 @@ def can_be_lean(model: LensModel) -> bool:
     config: Any = model.original_model.config
     if getattr(config, "attn_logit_softcapping", None):
         return False
-    hooked = any("attn" in name and point._forward_hooks for name, point in model.hook_dict.items())
+    hooked = any("attn" in name and point._forward_hooks for name, point in hook_points(model).items())
     blocks: Any = model.blocks
     return not hooked and not any("forward" in vars(block.attn) for block in blocks)
 

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from clas_lens.models.backends import HookedTransformer, LensModel
 from clas_lens.models.hooking import HookFunction as HookFunction
+from clas_lens.models.hooking import hook_points, refuse_compiled
 from clas_lens.models.hooking import hooked as hooked
-from clas_lens.models.hooking import refuse_compiled
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import SiteKind
 
@@ -64,7 +64,7 @@ class Site:
                 name = residual_name(self.layer)
             case _:
                 assert_never(self.kind)
-        if name not in model.hook_dict:
+        if name not in hook_points(model):
             raise ValueError(f"{model.cfg.model_name} has no {self.kind!r} site in layer {self.layer} ({name})")
         return name
 
@@ -111,7 +111,7 @@ def check_mlp_hooks(model: Any) -> None:
         raise ModelLoadError(
             f"expected what load_model returns, a HookedTransformer or a TransformerBridge; got a {type(model).__name__}"
         )
-    points = model.hook_dict
+    points = hook_points(model)
     # The bridge gives mixture-of-experts layers a hook_post that is the layer's output, not its neurons.
     missing = [
         layer
@@ -119,7 +119,7 @@ def check_mlp_hooks(model: Any) -> None:
         if points.get(post_name(layer)) in (None, points.get(f"blocks.{layer}.mlp.hook_out"))
     ]
     if missing:
-        mlp_hooks = [name for name in model.hook_dict if name.startswith("blocks.0.") and "hook_post" in name]
+        mlp_hooks = [name for name in hook_points(model) if name.startswith("blocks.0.") and "hook_post" in name]
         raise ModelLoadError(
             f"{model.cfg.model_name} has no MLP hook point {post_name(missing[0])!r} "
             f"({len(missing)} of {model.cfg.n_layers} layers lack it; found in layer 0: {mlp_hooks[:3] or 'none'}). "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clas_lens.given import given_word
 from clas_lens.models.backends import LensModel
+from clas_lens.models.hooking import hook_points
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.models.sites import check_mlp_hooks, down_projection, z_name
 from clas_lens.vocabulary import UnitSite
@@ -56,7 +57,7 @@ def check_units(model: Any, site: UnitSite) -> None:
     check_mlp_hooks(model)
     if site == "mlp":
         return
-    layers, points = range(model.cfg.n_layers), model.hook_dict
+    layers, points = range(model.cfg.n_layers), hook_points(model)
     missing = [layer for layer in layers if z_name(layer) not in points]
     if missing:
         there = [name for name in points if name.startswith(f"blocks.{missing[0]}.") and "attn" in name]

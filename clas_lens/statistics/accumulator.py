@@ -1,6 +1,6 @@
 """Running sums over one language's tokens, and how tokens are weighted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,8 @@ from clas_lens.corpus.reading import NonFiniteActivationError
 from clas_lens.statistics.histogram import count_bins
 from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling
+
+BLOCK = 2**18  # values that a CPU takes at once: what is made of them stays near the processor, in memory used again
 
 
 class NeuronAccumulator:
@@ -41,55 +43,86 @@ class NeuronAccumulator:
         self.n_tokens = 0
         self.halved: list[int] = []  # of how many texts the batches were that the device had no memory for
 
+    def know_maxima(self, other: "NeuronAccumulator") -> None:
+        """Begin with the largest values of another, which this one will be merged into: smaller ones need no place."""
+        known = other.sums
+        self.sums.max, self.sums.max_example = known.max.clone(), known.max_example.clone()
+        self.sums.max_position = known.max_position.clone()
+
     def update(
         self,
         layer: int,
-        post: Float[Tensor, "token neuron"],
+        post: Float[Tensor, "row neuron"],
         weights: Float[Tensor, "token"],
         examples: Int[Tensor, "token"],
         positions: Int[Tensor, "token"],
+        rows: Int[Tensor, "token"] | None = None,
     ) -> None:
         """Add one layer's activations of some tokens.
 
         Args:
-            post: h at `hook_post` (or another site's units), one row a content token.
+            post: h at `hook_post` (or another site's units).
             weights: each token's weight in the mean (`token_weights`).
             examples: the corpus row that each token belongs to.
             positions: its position among its text's content tokens.
+            rows: the row of `post` that each token is; None where the rows are the tokens.
         """
-        values = post.float()
         sums, home = self.sums, self.sums.sum.device
-        weights, examples, positions = (one.to(values.device) for one in (weights, examples, positions))
-        sums.sum[layer] += (weights @ values).to(home)
-        sums.square_sum[layer] += (weights @ values.square()).to(home)
-        sums.fired[layer] += _count_positive(values).to(home)
-        if sums.histogram is not None:
-            sums.histogram[layer] += count_bins(values).to(home)
+        weights, examples, positions = (one.to(post.device) for one in (weights, examples, positions))
+        mean, square, fired = _zeros(post), _zeros(post), _zeros(post)
+        for part, values in _blocks(post, rows):
+            mean += weights[part] @ values
+            square += weights[part] @ values.square()
+            if sums.histogram is not None:
+                sums.histogram[layer] += count_bins(values).to(home)
+            self._keep_maximum(layer, values, examples[part], positions[part])
+            fired += _count_positive(values)
+        sums.sum[layer] += mean.to(home)
+        sums.square_sum[layer] += square.to(home)
+        sums.fired[layer] += fired.long().to(home)
+
+    def _keep_maximum(
+        self,
+        layer: int,
+        values: Float[Tensor, "token neuron"],
+        examples: Int[Tensor, "token"],
+        positions: Int[Tensor, "token"],
+    ) -> None:
         top = values.amax(0)
         # The others' places do not matter.
-        (new,) = (top >= sums.max[layer].to(top.device)).nonzero(as_tuple=True)
+        (new,) = (top >= self.sums.max[layer].to(top.device)).nonzero(as_tuple=True)
+        if not len(new):
+            return
         row = _first_row_of(top[new], values.index_select(1, new))
-        sums.keep_maximum(layer, top[new], examples[row], positions[row], new.to(home))
+        self.sums.keep_maximum(layer, top[new], examples[row], positions[row], new.to(self.sums.sum.device))
 
     def update_gate(
         self,
         layer: int,
-        gate: Float[Tensor, "token neuron"],
-        activated: Float[Tensor, "token neuron"],
+        gate: Float[Tensor, "row neuron"],
+        activated: Float[Tensor, "row neuron"],
         weights: Float[Tensor, "token"],
+        rows: Int[Tensor, "token"] | None = None,
     ) -> None:
         """Add one layer's gate of the same tokens: before its nonlinearity (`gate`) and after it (`activated`)."""
-        values, activated, sums = gate.float(), activated.float(), self.sums
+        sums, home = self.sums, self.sums.sum.device
         assert sums.gate_sum is not None, "made with gate=False"
         assert sums.gate_act_sum is not None
         assert sums.gated is not None
-        weights, home = weights.to(values.device), sums.sum.device
-        sums.gate_sum[layer] += (weights @ values).to(home)
-        sums.gate_act_sum[layer] += (weights @ activated).to(home)
-        sums.gated[layer] += _count_positive(values).to(home)
-        if sums.gate_histogram is not None and sums.gate_act_histogram is not None:
-            sums.gate_histogram[layer] += count_bins(values).to(home)
-            sums.gate_act_histogram[layer] += count_bins(activated).to(home)
+        weights = weights.to(gate.device)
+        before, after, gated = _zeros(gate), _zeros(gate), _zeros(gate)
+        for part, values in _blocks(gate, rows):
+            before += weights[part] @ values
+            if sums.gate_histogram is not None:
+                sums.gate_histogram[layer] += count_bins(values).to(home)
+            gated += _count_positive(values)
+        for part, values in _blocks(activated, rows):
+            after += weights[part] @ values
+            if sums.gate_act_histogram is not None:
+                sums.gate_act_histogram[layer] += count_bins(values).to(home)
+        sums.gate_sum[layer] += before.to(home)
+        sums.gate_act_sum[layer] += after.to(home)
+        sums.gated[layer] += gated.long().to(home)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""
@@ -124,11 +157,26 @@ class NeuronAccumulator:
         return accumulator
 
 
-def _count_positive(values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron"]:
+def _blocks(
+    values: Float[Tensor, "row neuron"], rows: Int[Tensor, "token"] | None
+) -> Iterator[tuple[slice, Float[Tensor, "part neuron"]]]:
+    """Some tokens at a time, all of them on an accelerator: which they are, and their values, float32, in own memory."""
+    chosen = torch.arange(len(values), device=values.device) if rows is None else rows.to(values.device)
+    size = max(64, BLOCK // values.shape[1]) if values.device.type == "cpu" else len(chosen)
+    for start in range(0, len(chosen), max(size, 1)):
+        part = slice(start, start + size)
+        yield part, values.index_select(0, chosen[part]).float()  # faster than a mask of booleans
+
+
+def _zeros(values: Float[Tensor, "row neuron"]) -> Float[Tensor, "neuron"]:
+    return values.new_zeros(values.shape[1], dtype=torch.float32)
+
+
+def _count_positive(values: Float[Tensor, "token neuron"]) -> Float[Tensor, "neuron"]:
     """How many values are above 0, per column. Ones in float32, multiplied with ones, take a fifth of the time of summing
-    booleans, and are exact: a float32 holds every integer up to 2**24, far more tokens than a batch has."""
-    positive = values.clone().gt_(0)
-    return (positive.new_ones(len(positive)) @ positive).long()
+    booleans, and are exact: a float32 holds every integer up to 2**24, far more tokens than a batch has. Overwrites `values`.
+    """
+    return values.new_ones(len(values)) @ values.gt_(0)
 
 
 def _first_row_of(top: Float[Tensor, "neuron"], values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron"]:

@@ -183,6 +183,7 @@ def measure_item(
     def read(batch: TokenBatch) -> NeuronAccumulator:
         # Of this batch alone: a pass that the device has no memory for leaves nothing in the language's.
         sums = nothing()
+        sums.know_maxima(accumulator)
         in_one_pass(model, lambda batch: _BatchReader(model, site, sums, batch).attached())(batch)
         sums.count(samples=len(batch.rows), tokens=int(batch.content_mask.sum()))
         return sums
@@ -203,7 +204,7 @@ class _BatchReader:
     def __init__(self, model: LensModel, site: UnitSite, accumulator: NeuronAccumulator, batch: TokenBatch) -> None:
         counted = _last_only(batch) if accumulator.pooling == "last" else batch.content_mask
         row_of, _ = counted.nonzero(as_tuple=True)
-        (self._chosen,) = counted.flatten().nonzero(as_tuple=True)
+        (self._rows,) = counted.flatten().nonzero(as_tuple=True)
         self._weights = token_weights(counted.sum(1).tolist(), accumulator.pooling).to(counted.device)
         self._examples = torch.tensor(batch.rows, device=counted.device)[row_of]
         self._positions = (batch.content_mask.cumsum(1) - 1)[counted]
@@ -223,27 +224,27 @@ class _BatchReader:
         with hooked(self._model, gates + units), gate_activations_seen(self._model, self._on_activated):
             yield
 
-    def _content(self, activation: Float[Tensor, "batch pos *width"]) -> Float[Tensor, "token unit"]:
-        chosen = self._chosen.to(
-            activation.device
-        )  # a layer of a model that is spread may be elsewhere than the tokens
-        return flat(activation).flatten(0, 1).index_select(0, chosen)  # faster than a mask of booleans
-
     def _on_gate(self, layer: int, activation: Tensor, hook: object) -> None:
-        self._gate = layer, self._content(activation)
+        self._gate = layer, _rows(activation)
 
     def _on_activated(self, activated: Tensor) -> None:
         if self._gate is not None:
-            self._add_gate(*self._gate, self._content(activated))
+            self._add_gate(*self._gate, _rows(activated))
 
     def _on_units(self, layer: int, activation: Tensor, hook: object) -> None:
         if self._gate is not None:  # the nonlinearity was not seen
             self._add_gate(*self._gate, gate_activation(self._model, layer)(self._gate[1]))
-        self._accumulator.update(layer, self._content(activation), self._weights, self._examples, self._positions)
+        post = _rows(activation)
+        self._accumulator.update(layer, post, self._weights, self._examples, self._positions, self._rows)
 
     def _add_gate(self, layer: int, gate: Tensor, activated: Tensor) -> None:
         self._gate = None
-        self._accumulator.update_gate(layer, gate, activated, self._weights)
+        self._accumulator.update_gate(layer, gate, activated, self._weights, self._rows)
+
+
+def _rows(activation: Float[Tensor, "batch pos *width"]) -> Float[Tensor, "row unit"]:
+    """A row a place of the batch, the padding's too."""
+    return flat(activation).flatten(0, 1)
 
 
 def _last_only(batch: TokenBatch) -> Tensor:

@@ -1,16 +1,18 @@
 """Hooks end with their block: for copies, other threads, after interrupts anywhere in the clean-up."""
 
 import copy
+import gc
 import pickle
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
 from tiny import BACKEND, assert_no_hooks, logits
 
 import clas_lens as cl
-from clas_lens.models.hooking import hooked, refuse_compiled
+from clas_lens.models.hooking import hook_points, hooked, refuse_compiled
 from clas_lens.models.sites import check_mlp_hooks, post_name
 from clas_lens.steering.steer import steerings_on
 
@@ -133,3 +135,17 @@ def test_an_unknown_hook_name_is_refused(model):
     with pytest.raises(ValueError, match="no hook point 'blocks.9.mlp.hook_post' in tiny-llama"):
         with hooked(model, [(post_name(9), lambda h, hook: None)]):
             pass
+
+
+def test_hook_points_are_those_of_the_model_as_it_is_now(folders):
+    model = cl.load_model(folders["llama"], backend="bridge", device="cpu", check=False)
+    points = hook_points(model)
+    assert points == model.hook_dict
+    assert hook_points(model) is points
+    assert hook_points(copy.deepcopy(model))[post_name(0)] is not points[post_name(0)]
+    model.enable_compatibility_mode(disable_warnings=True)
+    assert hook_points(model) == model.hook_dict
+    freed = weakref.ref(model)
+    del model, points
+    gc.collect()
+    assert freed() is None

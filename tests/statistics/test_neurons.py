@@ -72,6 +72,43 @@ def test_maxima_are_where_argmax_finds_them_first():
     assert torch.equal(accumulator.sums.max_position[0], 2 * values.argmax(0))
 
 
+def test_tokens_in_several_blocks_among_rows_that_do_not_count(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    post, gate = (torch.randn(400, 3, generator=draw) for _ in range(2))
+    rows = torch.randperm(400, generator=draw)[:300]
+    weights, examples, positions = torch.rand(300, generator=draw), torch.arange(300), 2 * torch.arange(300)
+    monkeypatch.setattr("clas_lens.statistics.accumulator.BLOCK", 3)  # 64 tokens, of which it makes no fewer
+    for histograms in (False, True):
+        accumulator = cl.statistics.NeuronAccumulator(1, 3, histograms=histograms)
+        accumulator.update(0, post, weights, examples, positions, rows)
+        accumulator.update_gate(0, gate, gate.relu(), weights, rows)
+        sums, h, g = accumulator.sums, post[rows].double(), gate[rows].double()
+        torch.testing.assert_close(sums.sum[0], weights.double() @ h, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(sums.square_sum[0], weights.double() @ h.square(), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(sums.gate_sum[0], weights.double() @ g, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(sums.gate_act_sum[0], weights.double() @ g.relu(), atol=1e-4, rtol=1e-5)
+        assert torch.equal(sums.fired[0], (h > 0).sum(0))
+        assert torch.equal(sums.gated[0], (g > 0).sum(0))
+        assert torch.equal(sums.max_example[0], h.argmax(0))
+        assert torch.equal(sums.max_position[0], 2 * h.argmax(0))
+        if histograms:
+            assert torch.equal(sums.histogram[0], count_bins(post[rows]))
+            assert torch.equal(sums.gate_histogram[0], count_bins(gate[rows]))
+            assert torch.equal(sums.gate_act_histogram[0], count_bins(gate[rows].relu()))
+
+
+def test_known_maxima_are_kept_and_beaten():
+    whole, part = cl.statistics.NeuronAccumulator(1, 2), cl.statistics.NeuronAccumulator(1, 2)
+    one = torch.ones(1)
+    whole.update(0, torch.tensor([[5.0, 1.0]]), one, torch.tensor([3]), torch.tensor([1]))
+    part.know_maxima(whole)
+    part.update(0, torch.tensor([[2.0, 2.0]]), one, torch.tensor([0]), torch.tensor([4]))
+    whole.merge(part)
+    assert whole.sums.max[0].tolist() == [5.0, 2.0]
+    assert whole.sums.max_example[0].tolist() == [3, 0]
+    assert whole.sums.max_position[0].tolist() == [1, 4]
+
+
 def test_reading_does_not_change_the_accumulator():
     accumulator = fed()
     before = {name: value.clone() for name, value in accumulator.sums.tensors().items()}
