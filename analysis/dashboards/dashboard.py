@@ -17,7 +17,7 @@ from .still import live_style, still_html
 TEXT_HTML = "text/html"
 # Pixels: a cell until the front end tells its width; what a panel of it asks for, and a figure at least; between panels,
 # and around what is in them.
-START, PANEL, NARROWEST, GAP, EDGE = 880, 420, 300, 16, 4
+START, PANEL, NARROWEST, GAP, EDGE = 880, 420, 240, 16, 4
 MARK = "clas-lens"  # the class by which styles find dashboards
 
 

@@ -4,10 +4,11 @@ import math
 
 import plotly.graph_objects as go
 
-from ..style.look import LETTER, TEXT_SIZE
+from ..style.look import LETTER, QUIET, TEXT_SIZE, WHEN_COLOURS
 
 CLEAR = "rgba(0, 0, 0, 0)"
-ABOVE, LEGEND_ROW, LEGEND_MARK = 14, 19, 45  # pixels: over the plot; a legend's row, and the line and gap of an entry
+# Pixels: over the plot, where plotly's buttons are; a legend's row, and the line and gap of an entry.
+ABOVE, LEGEND_ROW, LEGEND_MARK = 28, 19, 45
 
 
 def fitted(figure: go.Figure, width: int, *, paper: str | None = CLEAR) -> go.Figure:
@@ -19,6 +20,7 @@ def fitted(figure: go.Figure, width: int, *, paper: str | None = CLEAR) -> go.Fi
     copy = go.Figure(figure)
     margin, more = figure.layout.margin, LEGEND_ROW * (legend_rows(figure, width) - 1)
     copy.update_layout(title=None, width=width, paper_bgcolor=paper, plot_bgcolor=paper)
+    copy.update_layout(modebar={"bgcolor": CLEAR, "color": QUIET, "activecolor": WHEN_COLOURS["after"]})
     return copy.update_layout(
         margin={"t": ABOVE, "b": margin.b + more}, height=figure.layout.height - margin.t + ABOVE + more
     )

@@ -5,12 +5,13 @@ from html import escape
 
 import plotly.graph_objects as go
 
-BAR = 16  # characters
+BAR = 8  # characters; the last one in eighths
+EIGHTHS = ["", *map(chr, range(0x258F, 0x2588, -1))]  # one eighth of a block to seven
 
 
 def table(columns: Mapping[str, Sequence[object]]) -> str:
     """A table with a heading row; all cells are escaped."""
-    cell = '<t{0} style="text-align:left;padding:0 1em 0 0">{1}</t{0}>'
+    cell = '<t{0} style="text-align:left;padding:0 .8em 0 0;vertical-align:top">{1}</t{0}>'
     head = "".join(cell.format("h", escape(name)) for name in columns)
     lines = zip(*columns.values(), strict=True)
     body = "".join(f"<tr>{''.join(cell.format('d', escape(str(value))) for value in line)}</tr>" for line in lines)
@@ -19,7 +20,8 @@ def table(columns: Mapping[str, Sequence[object]]) -> str:
 
 def text_bar(share: float) -> str:
     """A bar of block characters for a share of 0 to 1."""
-    return "\N{FULL BLOCK}" * round(BAR * min(max(share, 0.0), 1.0))
+    whole, rest = divmod(round(8 * BAR * min(max(share, 0.0), 1.0)), 8)
+    return "\N{FULL BLOCK}" * whole + EIGHTHS[rest]
 
 
 def paragraph(text: str) -> str:

@@ -37,11 +37,16 @@ def still_html(
 
 
 def live_style(mark: str, name: str) -> str:
-    """CSS that hides the picture while the widgets have drawn a figure; it lives and ends with the widgets."""
+    """CSS that hides the picture while the widgets have drawn a figure, and plotly's buttons but under the pointer.
+
+    It lives and ends with the widgets.
+    """
     drawn = f".{mark}-{name} .js-plotly-plot .main-svg"
     still = _class(mark, name)
+    bar = f".{mark}-{name} .js-plotly-plot"
     return (
-        f"body:has({drawn}) .{still}, body:has({drawn}) .jp-OutputArea-child:has(.{still}) {{display: none !important}}"
+        f"body:has({drawn}) .{still}, body:has({drawn}) .jp-OutputArea-child:has(.{still}) {{display: none !important}}\n"
+        f"{bar}:not(:hover, :focus-within) .modebar {{visibility: hidden}}"
     )
 
 

@@ -22,7 +22,7 @@ from analysis.dashboards import BenchResult, BenchView, LayerExplorer, NeuronBro
 from analysis.dashboards.bench_figures import bench_figures, bench_note, bench_said, lens_table
 from analysis.dashboards.controls import LayerChoice, NumberSlider, layer_text, layers_of
 from analysis.dashboards.dashboard import follow
-from analysis.dashboards.fit import fitted
+from analysis.dashboards.fit import ABOVE, fitted
 from analysis.dashboards.markup import table, text_bar
 from analysis.dashboards.neuron_browser import highlighted
 from analysis.dashboards.neuron_engine import Piece, language_profile, token_activations
@@ -339,8 +339,8 @@ def test_what_the_model_says_is_escaped():
     assert "<script" not in note
     assert note.count("&lt;script&gt;") == 6
     assert "KL 0.1250 nats" in note
-    assert f"{16 * BLOCK} 50.0%" in note
-    assert f">{8 * BLOCK} 25.0%" in note
+    assert f"{8 * BLOCK} 50.0%" in note
+    assert f">{4 * BLOCK} 25.0%" in note
     figure = bench_figures(result, (0,))[0]
     assert figure.layout.yaxis.ticktext == ("“&lt;script&gt;alert()&lt;/script&gt;”",)
     assert "<script>alert" not in figure.to_html(full_html=False)
@@ -452,13 +452,13 @@ def test_layer_explorer(small_stats):
 def test_figures_are_as_wide_as_their_cell(small_stats):
     view = LayerExplorer(small_stats)
     layers, overlap = view.figures
-    for cell, width in ((1400, 688), (900, 438), (600, 596), (320, 316), (100, 300)):
+    for cell, width in ((1400, 688), (900, 438), (600, 596), (320, 316), (100, 240)):
         view._cell.width = cell
         assert layers.layout.width == overlap.layout.width == width
-        assert layers.layout.height - layers.layout.margin.b == 420 - view.originals[0].layout.margin.t + 14 - 80
+        assert layers.layout.height - layers.layout.margin.b == 420 - view.originals[0].layout.margin.t + ABOVE - 80
     assert layers.layout.margin.b > 80  # the legend has several rows
     view.controls["threshold"].value = 0.01
-    assert layers.layout.width == 300
+    assert layers.layout.width == 240
     view.close()
 
 
@@ -531,7 +531,8 @@ def test_highlighting_is_escaped_and_cut():
 
 def test_markup():
     assert "<script>" not in table({"<script>": ["<script>"]})
-    assert (text_bar(0.5), text_bar(2.0), text_bar(-1.0)) == (8 * BLOCK, 16 * BLOCK, "")
+    assert (text_bar(0.5), text_bar(2.0), text_bar(-1.0)) == (4 * BLOCK, 8 * BLOCK, "")
+    assert text_bar(0.3) == 2 * BLOCK + "\N{LEFT THREE EIGHTHS BLOCK}"
     assert quoted(" a\n") == "“ a\N{RETURN SYMBOL}”"
 
 
