@@ -90,7 +90,7 @@ def bench_note(result: BenchResult) -> str:
     longest = max(tokens["before"].max(), tokens["after"].max())
     shown = {
         "next token": [quoted(token) for token in tokens["token"]],
-        **{when: [f"{text_bar(p / longest)} {100 * p:.1f}%" for p in tokens[when]] for when in ("before", "after")},
+        **{when: [text_bar(p / longest, f"{100 * p:.1f}%") for p in tokens[when]] for when in ("before", "after")},
     }
     return table(shown)
 

@@ -62,7 +62,7 @@ class LayerExplorer(Dashboard):
         shares = {label: float(np.mean(percent)) for label, percent in self.cats.percent_by_layer().items()}
         columns = {
             "category": list(shares),
-            "neurons": [f"{text_bar(percent / 100)} {percent:.1f}%" for percent in shares.values()],
+            "neurons": [text_bar(percent / 100, f"{percent:.1f}%") for percent in shares.values()],
         }
         return paragraph(f"bridge layers: {', '.join(map(str, self.bridge_layers)) or 'none'}") + table(columns)
 

@@ -5,7 +5,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-BAR = 8  # characters; the last one in eighths
+BAR = 6  # characters, the last one in eighths; two columns of bars fit a phone
 EIGHTHS = ["", *map(chr, range(0x258F, 0x2588, -1))]  # one eighth of a block to seven
 
 
@@ -18,10 +18,10 @@ def table(columns: Mapping[str, Sequence[object]]) -> str:
     return f'<table style="line-height:1.35"><tr>{head}</tr>{body}</table>'
 
 
-def text_bar(share: float) -> str:
-    """A bar of block characters for a share of 0 to 1."""
+def text_bar(share: float, number: str) -> str:
+    """A bar of block characters for a share of 0 to 1, and a number on the same line."""
     whole, rest = divmod(round(8 * BAR * min(max(share, 0.0), 1.0)), 8)
-    return "\N{FULL BLOCK}" * whole + EIGHTHS[rest]
+    return "\N{FULL BLOCK}" * whole + EIGHTHS[rest] + "\N{NO-BREAK SPACE}" + number
 
 
 def paragraph(text: str) -> str:

@@ -196,7 +196,7 @@ def profile_table(profile: pd.DataFrame) -> str:
     columns = {
         "language": profile["language"].tolist(),
         "mean": [
-            f"{text_bar(mean / highest) if highest > 0 else ''} {signed(mean, 3)}" for mean in profile["mean"].tolist()
+            text_bar(mean / highest if highest > 0 else 0.0, signed(mean, 3)) for mean in profile["mean"].tolist()
         ],
         "P(h > 0)": [f"{100 * rate:.0f}%" for rate in profile["firing_rate"].tolist()],
         "max": [signed(most, 3) for most in profile["max"].tolist()],

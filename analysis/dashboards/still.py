@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from ..style.export import ExportError, drawn_pngs
 from ..style.look import words_of
+from ..style.theme import DARK, DARKENED
 from .fit import fitted
 from .markup import heading, paragraph
 
@@ -37,16 +38,11 @@ def still_html(
 
 
 def live_style(mark: str, name: str) -> str:
-    """CSS that hides the picture while the widgets have drawn a figure, and plotly's buttons but under the pointer.
-
-    It lives and ends with the widgets.
-    """
+    """CSS that hides the picture while the widgets have drawn a figure; it lives and ends with the widgets."""
     drawn = f".{mark}-{name} .js-plotly-plot .main-svg"
     still = _class(mark, name)
-    bar = f".{mark}-{name} .js-plotly-plot"
     return (
-        f"body:has({drawn}) .{still}, body:has({drawn}) .jp-OutputArea-child:has(.{still}) {{display: none !important}}\n"
-        f"{bar}:not(:hover, :focus-within) .modebar {{visibility: hidden}}"
+        f"body:has({drawn}) .{still}, body:has({drawn}) .jp-OutputArea-child:has(.{still}) {{display: none !important}}"
     )
 
 
@@ -59,7 +55,7 @@ def _still_style(mark: str, name: str) -> str:
     still = f".{_class(mark, name)}"
     return (
         f".jp-OutputArea-child:has({still}) + .jp-OutputArea-child:not(:has(.{mark}-{name})) {{display: none !important}}\n"
-        f'[data-jp-theme-light="false"] {still} img {{filter: invert(0.93) hue-rotate(180deg)}}'
+        f"{DARK} {still} img {{{DARKENED}}}"
     )
 
 

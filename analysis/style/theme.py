@@ -7,10 +7,14 @@ from .export import can_draw
 # Texts that stand on the paper, and not on a coloured mark or in a hover box; what the paper shows through.
 _TEXTS = (".infolayer text", "[class*='axislayer'] text", ".sankey text", ".table text")
 _PAPERS = (".bglayer .bg", ".legend .bg", ".table .cell-rect")
+DARK = '[data-jp-theme-light="false"]'  # JupyterLab's pages
+DARKENED = (
+    "filter: invert(0.93) hue-rotate(180deg)"  # a picture on white paper, its lightness turned round, its hues kept
+)
 
 
 def ink_style(within: str = "") -> str:
-    """CSS by which plotly's figures take the text colour and the background of the page that they stand on.
+    """CSS by which plotly's figures take the text colour and the background of their page, and hide buttons not pointed at.
 
     Args:
         within: a selector of what holds the figures; default all of the page.
@@ -22,7 +26,8 @@ def ink_style(within: str = "") -> str:
     return (
         f"{of('.main-svg')} {{background: transparent !important}}\n"
         f"{of(*_PAPERS)} {{fill: transparent !important}}\n"
-        f"{of(*_TEXTS)} {{fill: var(--jp-content-font-color1, currentColor) !important}}"
+        f"{of(*_TEXTS)} {{fill: var(--jp-content-font-color1, currentColor) !important}}\n"
+        f"{within} .js-plotly-plot:not(:hover, :focus-within) .modebar {{visibility: hidden}}"
     )
 
 
@@ -32,8 +37,8 @@ def prepare_notebook(*, pictures: bool = True) -> None:
     The theme is followed where the notebook is trusted, since it takes a style. The dashboards need none of this.
 
     Args:
-        pictures: figures also leave a PNG in the cell's output, which is shown where plotly's extension is missing, and on
-            pages that run no scripts. Each takes about a second to draw, by a Chromium or Chrome.
+        pictures: figures also leave a PNG in the cell's output, which is shown where plotly's extension is missing, on pages
+            that run no scripts, and until the pointer comes. Each takes about a second to draw, by a Chromium or Chrome.
 
     Raises:
         ExportError: pictures are wanted and there is no browser to draw them.
@@ -43,4 +48,5 @@ def prepare_notebook(*, pictures: bool = True) -> None:
     if pictures:
         can_draw()
         pio.renderers.default = "plotly_mimetype+png"
-    display(HTML(f"<style>{ink_style()}</style>"))
+    picture = ".jp-RenderedPlotly .plot-img"  # which plotly's extension shows until it is pointed at
+    display(HTML(f"<style>{ink_style()}\n{picture} {{max-width: 100%}}\n{DARK} {picture} {{{DARKENED}}}</style>"))

@@ -23,7 +23,7 @@ from analysis.dashboards.bench_figures import bench_figures, bench_note, bench_s
 from analysis.dashboards.controls import LayerChoice, NumberSlider, layer_text, layers_of
 from analysis.dashboards.dashboard import follow
 from analysis.dashboards.fit import ABOVE, fitted
-from analysis.dashboards.markup import table, text_bar
+from analysis.dashboards.markup import BAR, table, text_bar
 from analysis.dashboards.neuron_browser import highlighted
 from analysis.dashboards.neuron_engine import Piece, language_profile, token_activations
 from analysis.style.look import quoted
@@ -339,8 +339,8 @@ def test_what_the_model_says_is_escaped():
     assert "<script" not in note
     assert note.count("&lt;script&gt;") == 6
     assert "KL 0.1250 nats" in note
-    assert f"{8 * BLOCK} 50.0%" in note
-    assert f">{4 * BLOCK} 25.0%" in note
+    assert f"{BAR * BLOCK}\N{NO-BREAK SPACE}50.0%" in note
+    assert f">{BAR // 2 * BLOCK}\N{NO-BREAK SPACE}25.0%" in note
     figure = bench_figures(result, (0,))[0]
     assert figure.layout.yaxis.ticktext == ("“&lt;script&gt;alert()&lt;/script&gt;”",)
     assert "<script>alert" not in figure.to_html(full_html=False)
@@ -531,8 +531,9 @@ def test_highlighting_is_escaped_and_cut():
 
 def test_markup():
     assert "<script>" not in table({"<script>": ["<script>"]})
-    assert (text_bar(0.5), text_bar(2.0), text_bar(-1.0)) == (4 * BLOCK, 8 * BLOCK, "")
-    assert text_bar(0.3) == 2 * BLOCK + "\N{LEFT THREE EIGHTHS BLOCK}"
+    bars = [text_bar(share, "x").split("\N{NO-BREAK SPACE}") for share in (0.5, 2.0, -1.0, 0.3)]
+    whole, rest = divmod(round(8 * BAR * 0.3), 8)
+    assert bars == [[BAR // 2 * BLOCK, "x"], [BAR * BLOCK, "x"], ["", "x"], [whole * BLOCK + chr(0x2590 - rest), "x"]]
     assert quoted(" a\n") == "“ a\N{RETURN SYMBOL}”"
 
 
