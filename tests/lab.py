@@ -12,7 +12,7 @@ import pytest
 from chromium import FLAGS, need
 
 TOKEN = "test"
-START = 180  # seconds, at most: other tests may take both cores
+START, STOP = 180, 20  # seconds, at most: other tests may take both cores
 # Only this machine: what needs a network is missing here.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 SETTINGS = {
@@ -73,7 +73,11 @@ def jupyterlab(folder: Path, home: Path, **more: dict):
             yield f"http://127.0.0.1:{port}", log
         finally:
             server.terminate()
-            server.wait(timeout=60)
+            try:
+                server.wait(timeout=STOP)
+            except subprocess.TimeoutExpired:  # it now and then waits for its extensions for ever; kernels end with it
+                server.kill()
+                server.wait()
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class NeuronBrowser(Dashboard):
             "neuron": Dropdown(),
         }
         for name, control in controls.items():
-            control.description, control.layout = name, control_layout("16em")
+            control.description, control.layout = name, control_layout("24em" if name == "layer" else "16em")
         self.controls = controls
         self.neurons = self._list()
         super().__init__(controls, [self._figure()], beside=True)
