@@ -27,7 +27,8 @@ from IPython.display import HTML, display
 from analysis.dashboards.dashboard import Dashboard
 
 def show_static(view):
-    display(HTML(view.top.value))
+    if view.top.value:
+        display(HTML(view.top.value))
     for figure in view.originals:
         pio.show(figure, renderer="png")
     display(HTML(view.note.value))
