@@ -7,7 +7,7 @@ interface. Compared are next-token distributions over the whole vocabulary. Need
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -32,16 +32,26 @@ PROMPTS: Mapping[str, str] = {
     "A premise": "Der Mann ging in das Haus, weil er",
 }
 MODEL, LANGUAGE = "gemma-3-270m", "de"
-LORA_SCALES = (0.0, 0.5, 1.0)
+LORA_SCALES = (1.0, 0.0, 0.5)
 VECTOR_LAYER, VECTOR_ALPHA = 12, 1.0
 Prompts = list[list[int]]
 Answers = Float[Tensor, "prompt d_vocab"]
 
 
-def by_server(file: Path, prompts: Prompts, lora: Path | None = None, scale: float | None = None) -> Answers:
+def by_server(file: Path, prompts: Prompts) -> Answers:
     """Next-token log-probabilities, by llama.cpp's server."""
+    with llama_server(file) as address:
+        return torch.stack([next_token(address, tokens) for tokens in prompts])
+
+
+def by_server_with_lora(file: Path, prompts: Prompts, lora: Path, scales: Sequence[float]) -> dict[float, Answers]:
+    """The same at each scale of a LoRA: one server, the scale in each request, the scales taking turns at each prompt."""
+    answers: dict[float, list[Tensor]] = {scale: [] for scale in scales}
     with llama_server(file, lora) as address:
-        return torch.stack([next_token(address, tokens, lora_scale=scale) for tokens in prompts])
+        for tokens in prompts:
+            for scale in scales:
+                answers[scale].append(next_token(address, tokens, lora_scale=scale))
+    return {scale: torch.stack(found) for scale, found in answers.items()}
 
 
 def by_hooks(lens: LensModel, intervention: Intervention | None, prompts: Prompts) -> Answers:
@@ -66,10 +76,11 @@ def run(lens: LensModel, clas: cl.Clas, vector: AddVector) -> list[Row]:
         base = by_hooks(lens, None, prompts)
         # format: (llama.cpp unsteered, llama.cpp steered, hooks steered)
         answers = {"gguf": (server_base, by_server(steered, prompts), by_hooks(lens, clas, prompts))}
+        by_scale = by_server_with_lora(plain, prompts, lora, LORA_SCALES)
         for scale in LORA_SCALES:
             weaker = cl.Clas(clas.categories, layers=clas.layers, alpha=scale * clas.alpha)
             hooks = by_hooks(lens, weaker, prompts)
-            answers[f"gguf_lora, scale {scale:g}"] = (server_base, by_server(plain, prompts, lora, scale), hooks)
+            answers[f"gguf_lora, scale {scale:g}"] = (server_base, by_scale[scale], hooks)
         answers["control_vector"] = (c_base, next_logits(plain, prompts, added), by_hooks(lens, vector, prompts))
     return [
         row(format, name, base[place], *(one[place] for one in found))
@@ -79,7 +90,13 @@ def run(lens: LensModel, clas: cl.Clas, vector: AddVector) -> list[Row]:
 
 
 def row(format: str, prompt: str, base: Tensor, llama_base: Tensor, llama: Tensor, hooks: Tensor) -> Row:
-    """How far steering moves in either program, and how far the programs are apart without and with it."""
+    """How far steering moves in either program, how far the programs are apart without and with it, and by how many nats the
+    hooks' first token leads their second: programs that agree to less than that can differ in the first.
+    """
+
+    def lead(found: Tensor) -> float:
+        first, second = found.topk(2).values.tolist()
+        return round(first - second, 3)
 
     def kl(p: Tensor, q: Tensor) -> float:
         return round(float(kl_divergence(p[None], q[None])), 4)
@@ -93,6 +110,8 @@ def row(format: str, prompt: str, base: Tensor, llama_base: Tensor, llama: Tenso
         "KL(hooks, llama.cpp), steered": kl(hooks, llama),
         "same_top_base": bool(base.argmax() == llama_base.argmax()),
         "same_top_steered": bool(hooks.argmax() == llama.argmax()),
+        "lead_base": lead(base),
+        "lead_steered": lead(hooks),
     }
 
 
