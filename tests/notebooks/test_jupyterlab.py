@@ -65,7 +65,7 @@ def test_a_slider_moves_the_figure(tmp_path_factory):
         assert float(handle.get_attribute("aria-valuenow")) < 3.0
         # By now the kernel has heard all that the front end made of the sliders when it showed them: nothing may have moved.
         assert any("mean activation > 0; " in text for text in browser.execute_script(TITLES))
-        browser.execute_script("window.jupyterapp.shell.collapseLeft()")  # the list of files, which takes most of a phone
+        browser.execute_script("window.jupyterapp.shell.collapseLeft()")  # the list of files
         for width in (900, 420):
             lab.resize(width)
             lab.wait("figures as wide as the cell", WITHIN, MOVE)
