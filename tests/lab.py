@@ -12,7 +12,7 @@ import pytest
 from chromium import FLAGS, need
 
 TOKEN = "test"
-START, STOP = 180, 20  # seconds, at most: other tests may take both cores
+START, STOP = 180, 8  # seconds, at most: other tests may take both cores
 # Only this machine: what needs a network is missing here.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 SETTINGS = {

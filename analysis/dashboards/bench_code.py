@@ -31,10 +31,11 @@ def bench_code(
     known = name or (given.name if isinstance(given, Rule) else "clas" if isinstance(given, Clas) else "intervention")
     put = "".join(f", {field}={value!r}" for field, value in numbers.items())
     lines = ["import clas_lens as cl"]
+    note = ["# `interventions` are those that the bench was given, by name."] if name else []
     lines += (
-        ["from dataclasses import replace", "", f"steered = replace({known}{put})"]
+        ["from dataclasses import replace", "", *note, f"steered = replace({known}{put})"]
         if put
-        else ["", f"steered = {known}"]
+        else ["", *note, f"steered = {known}"]
     )
     match masks:
         case "clas":
