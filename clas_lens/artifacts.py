@@ -40,17 +40,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The file is readable by whoever the umask says, whatever the block's writer thinks. What killed runs on this machine left
     in the folder is swept.
     """
+    given_path("a file", path, error=ArtifactError)
     make_folder(path.parent)
+    if path.exists() and not path.is_file():  # a folder, or a device, which renaming would put a file in the place of
+        raise ArtifactError(f"{path} is there and is no file that could be replaced: give another name")
     _sweep(path.parent)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    # The name has to have room for what is put around it.
+    name = path.name if len(os.fsencode(path.name)) <= 150 else hashlib.sha256(path.name.encode()).hexdigest()
+    temporary = path.with_name(f".{name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        temporary.touch()
+        _touch(temporary, path)
         mode = stat.S_IMODE(temporary.stat().st_mode)  # what the umask gives; asking for it by os.umask would change it
         yield temporary
         temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _touch(temporary: Path, path: Path) -> None:
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written ({error.strerror}): give another place") from error
 
 
 def make_folder(folder: Path) -> Path:

@@ -40,7 +40,7 @@ def demo(arguments: argparse.Namespace) -> None:
     config = read_config(DemoConfig, arguments)
     say = _timed_say()
     say(f"starting; results go to {config.out}")
-    from clas_lens.study.order import run_demo
+    from clas_lens.study.order import check_whole, run_demo
 
     run = run_demo(config, say)
     figure = _draw_layers(run)
@@ -48,6 +48,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
     say("writing the report")
     report = analysis.report.build_report(config.out)
+    check_whole(run)
     say(f"done. Look at\n  {report}\n  {figure}\n  {config.out / 'summary.md'}")
 
 
@@ -189,7 +190,7 @@ def report(arguments: argparse.Namespace) -> None:
 def study(arguments: argparse.Namespace) -> None:
     """Run a study, or print its plan."""
     from clas_lens.study.config import load_study
-    from clas_lens.study.order import refuse_early, run_study
+    from clas_lens.study.order import check_whole, refuse_early, run_study
     from clas_lens.study.plan import plan_study
     from clas_lens.study.run import Run
 
@@ -209,12 +210,15 @@ def study(arguments: argparse.Namespace) -> None:
         return
     say = _timed_say()
     say(f"starting {config.name}; results go to {out}")
-    for task, rows in run_study(config, out, say).rows.items():
+    run = run_study(config, out, say)
+    for task, rows in run.rows.items():
         _print_scores(task, rows)
     from clas_lens import analysis
 
     say("writing the report")
-    say(f"done. Look at\n  {analysis.report.build_report(out)}\nEverything is in {out}")
+    report = analysis.report.build_report(out)
+    check_whole(run)  # also what was cleared while the report was written
+    say(f"done. Look at\n  {report}\nEverything is in {out}")
 
 
 def completion(arguments: argparse.Namespace) -> None:

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isfinite
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-Kind = TypeVar("Kind")
 Word = TypeVar("Word", bound=str)
 
 LONGEST = 255  # bytes of a file's name
@@ -40,8 +40,11 @@ def given(value: Any, kind: Any, what: str, how: str, *, error: type[ValueError]
     return value
 
 
-def given_each(values: Any, kind: type[Kind], what: str, how: str) -> list[Kind]:
+def given_each(values: Any, kind: Any, what: str, how: str) -> list[Any]:
     """A list of values of this kind.
+
+    Args:
+        kind, what, how: as in `given`.
 
     Raises:
         ValueError: no list, or something else in it.
@@ -61,7 +64,7 @@ def given_frame(value: Any, columns: Iterable[str], what: str, how: str) -> pd.D
     Raises:
         ValueError: no DataFrame, one without a column, or one without rows.
     """
-    wanted = list(columns)
+    wanted = list(map(str, columns))
     if not isinstance(value, pd.DataFrame):
         raise ValueError(f"{what} needs a DataFrame with {', '.join(wanted)} ({how}), got {named(value)}")
     lacking = [name for name in wanted if name not in value.columns]
@@ -106,18 +109,31 @@ def _is_real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def given_whole(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+def given_whole(
+    name: str, value: Any, *, least: int = 0, most: int | None = None, error: type[ValueError] = ValueError
+) -> int:
     """A whole number of Python or NumPy within these bounds.
 
     Raises:
-        ValueError: another number, or no number.
+        ValueError: (or `error`) another number, or no number.
     """
     scalar = value.item() if getattr(value, "ndim", None) == 0 else value
     fits = isinstance(scalar, int) and not isinstance(scalar, bool) and scalar >= least
     if not fits or (most is not None and scalar > most):
         limit = "" if most is None else f" and at most {most}"
-        raise ValueError(f"{name} must be a whole number, at least {least}{limit}; got {value!r}")
+        raise error(f"{name} must be a whole number, at least {least}{limit}; got {value!r}")
     return int(scalar)
+
+
+def whole_place(value: Any) -> int:
+    """A place to look at: a whole number of Python, NumPy or torch, and no truth value, which has an index too.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        raise TypeError("a truth value is no place")
+    return index(value)
 
 
 def given_word(name: str, value: Word, available: Sequence[str], *, error: type[ValueError] = ValueError) -> Word:

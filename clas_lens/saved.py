@@ -9,9 +9,37 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 from torch import Tensor
 
 from clas_lens.artifacts import ArtifactError, content_key, load_tensors, save_tensors, tensor_fingerprint
-from clas_lens.given import given_path
+from clas_lens.given import given_path, named
 
 Kept = TypeVar("Kept", bound="Saved")  # typing.Self is nothing that runtime checks can check
+
+
+def check_fields(value: Any, *, error: type[ValueError] = ValueError) -> None:
+    """Raise unless a dataclass's fields are what their annotations name: tensors, tuples, mappings, or `Saved` objects.
+
+    Numbers and words are left to whoever knows which there are.
+
+    Raises:
+        ValueError: (or `error`) a field that is something else.
+    """
+    for name, hint in get_type_hints(type(value)).items():
+        if get_origin(hint) is ClassVar:
+            continue
+        held = getattr(value, name)
+        wanted = _wanted(hint)
+        if wanted is not None and not isinstance(held, wanted[0]):
+            raise error(f"{type(value).__name__} needs {wanted[1]} as {name}, got {named(held)}")
+
+
+def _wanted(hint: Any) -> tuple[Any, str] | None:
+    """The kind that an annotation asks for, and its name in words; None where this cannot tell."""
+    if get_origin(hint) is tuple:
+        return (tuple, list), "a list"
+    if get_origin(hint) is Mapping:
+        return Mapping, "a mapping"
+    if getattr(hint, "array_type", None) is Tensor:  # jaxtyping's
+        return Tensor, "a tensor"
+    return (hint, f"a {hint.__name__}") if isinstance(hint, type) and issubclass(hint, Saved) else None
 
 
 SAVED_ONLY = {"saved only": True}
@@ -27,6 +55,10 @@ class Saved:
     """
 
     kind: ClassVar[str]
+    error: ClassVar[type[ValueError]] = ValueError
+
+    def __post_init__(self) -> None:
+        check_fields(self, error=self.error)
 
     def settings(self) -> dict[str, Any]:
         """What was chosen, JSON-able, for manifests: neither tensors, nor what is `Saved` itself, nor `SAVED_ONLY` fields."""
@@ -45,8 +77,9 @@ class Saved:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file."""
-        save_tensors(Path(path), self.kind, self._tensors(), self._header())
-        return Path(path)
+        file = given_path("path", path)
+        save_tensors(file, self.kind, self._tensors(), self._header())
+        return file
 
     @classmethod
     def load(cls: type[Kept], path: str | Path) -> Kept:

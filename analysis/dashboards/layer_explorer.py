@@ -8,6 +8,7 @@ import numpy as np
 from ipywidgets import Dropdown, FloatSlider
 
 from clas_lens.categories.categorize import activities, categorize, select_bridge_layers
+from clas_lens.models.sites import check_layers
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import SHARES, Activity
 
@@ -34,8 +35,8 @@ class LayerExplorer(Dashboard):
 
     def __init__(self, stats: NeuronStatistics, *, bridge_layers: Sequence[int] | None = None) -> None:
         self.stats = stats
-        self._fixed = None if bridge_layers is None else tuple(bridge_layers)
         self.cats = categorize(stats)
+        self._fixed = None if bridge_layers is None else check_layers(bridge_layers, stats.n_layers)
         controls = {
             "activity": Dropdown(
                 options=list(get_args(Activity)), description="activity", layout=control_layout("14em")

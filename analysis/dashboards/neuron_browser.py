@@ -11,6 +11,7 @@ from ipywidgets import Dropdown, IntSlider
 from clas_lens.categories.browser import promoted_tokens
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, categorize
 from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.given import given
 from clas_lens.models.sites import LensModel
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.intervention import check_neurons
@@ -59,6 +60,8 @@ class NeuronBrowser(Dashboard):
         category: NeuronCategory = NeuronCategory.LANGUAGE_SPECIFIC,
         n: int = 30,
     ) -> None:
+        given(stats, NeuronStatistics, "NeuronBrowser needs NeuronStatistics", "run collect_statistics first")
+        given(corpus, ParallelCorpus, "NeuronBrowser needs a ParallelCorpus", "give the one that was collected on")
         check_neurons(model, stats.model, n_layers=stats.n_layers, n_neurons=stats.n_neurons)
         missing = [code for code in stats.languages if code not in corpus.languages]
         if tuple(corpus.ids) != tuple(stats.example_ids) or missing:

@@ -30,6 +30,7 @@ MAP_FACTS = ("explained", "layer", "anchor", "perplexity", "seed", "n_components
 
 def run_figures(data: RunData) -> dict[str, list[Piece]]:
     """All figures of a run by the section of the report that they stand in."""
+    RunData.given(data)
     return {
         "categories": category_figures(data),
         "neurons": neuron_figures(data),
@@ -177,5 +178,6 @@ def _texts(data: RunData) -> ParallelCorpus | None:
 
 def drawn_figures(data: RunData) -> dict[str, go.Figure]:
     """All figures that can be drawn, by name, the neuron browser among them: what `clas-lens figures` writes."""
+    RunData.given(data)
     pieces = [piece for section in run_figures(data).values() for piece in section]
     return {piece.name: piece.figure for piece in [*pieces, browser_figure(data)] if isinstance(piece, Drawn)}

@@ -7,6 +7,8 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from clas_lens.given import given_each
+
 from ..style.export import Format, export_figures
 from ..style.look import themed
 from ..style.printed import printed
@@ -52,7 +54,11 @@ def draw_files(
             for. In print the paper's figure numbers lead the names, and the neuron browser is a table instead
             (`clas-lens tables`).
     """
-    runs = [RunData.open(root) for root in roots]
+    runs = [
+        RunData.open(root) for root in given_each(roots, (str, Path), "draw_files needs run folders", "give [folder]")
+    ]
+    if not runs:
+        raise ValueError("draw_files needs at least one run folder, got none")
     figures = drawn_figures(runs[0]) if len(runs) == 1 else grid_figures(runs)
     target = folder or runs[0].run.figures
     if theme == "paper" or width is not None or font is not None or not title:

@@ -49,6 +49,7 @@ DATA_NAMES = {None: "the Hub", "bundled": "the bundled corpus"}
 
 def methods_paragraphs(data: RunData) -> list[tuple[str, str]]:
     """(heading, text) a topic; only what the manifest records. Plain text, to be escaped."""
+    RunData.given(data)
     parts = [
         ("Model", _model(data.facts("collect"))),
         ("Texts", _texts(data.facts("collect"))),

@@ -12,7 +12,7 @@ import pandas as pd
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.evaluation.windows import KIND as WINDOWS
-from clas_lens.given import given_path
+from clas_lens.given import given, given_path
 from clas_lens.models.units import site_of
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.comparisons import load_comparisons
@@ -47,6 +47,15 @@ class RunData:
 
     run: RunFolder
     manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def given(cls, data: object) -> "RunData":
+        """The value, if it is RunData.
+
+        Raises:
+            ValueError: anything else.
+        """
+        return given(data, cls, "RunData is needed", "RunData.open(folder) reads a run folder")
 
     @classmethod
     def open(cls, root: str | Path) -> "RunData":

@@ -144,8 +144,9 @@ def anchors_table(data: RunData) -> Table | None:
             gains[name] = frame["language"].map({comparison.anchor: comparison.targets.estimate}).astype(float)
     note = (
         f"Each language as if it were the anchor. This run's is {data.anchor}; gains with another need a run with it "
-        "(--anchor). Shares: of the bridge layers' neurons, those active in the language, in it alone, in it and some others, "
-        "in all. Cosine: of the other languages' unsteered sentences to its own, mean over the bridge layers."
+        "(--anchor), and cl.study.compare_anchors puts runs side by side. Shares: of the bridge layers' neurons, those active "
+        "in the language, in it alone, in it and some others, in all. Cosine: of the other languages' unsteered sentences to "
+        "its own, mean over the bridge layers."
     )
     digits = {"cosine": 4} | {str(name): 1 for name in shown if str(name).endswith("(%)")}
     return table_of(shown.assign(**gains), "Which anchor", digits=digits, signed=tuple(gains), notes=(note,))
@@ -233,6 +234,7 @@ def window_table(data: RunData) -> Table | None:
 
 def run_tables(data: RunData) -> dict[str, Table]:
     """All tables that the run has data for, by name; the paper's with its numbers."""
+    RunData.given(data)
     tables: dict[str, Table | None] = {
         "texts": measured_table(data),
         "neurons": neuron_table(data),

@@ -1,6 +1,6 @@
 """Figures on disk: a self-contained HTML page and the figure's JSON, or pictures drawn by a Chromium."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from clas_lens.artifacts import write_text
+from clas_lens.artifacts import make_folder, write_text
 from clas_lens.given import given, given_path
 
 Format = Literal["html", "png", "svg", "pdf"]
@@ -49,13 +49,12 @@ def export_figures(
         ExportError: an unknown format, or pictures without a Chromium to draw them.
     """
     given(figures, Mapping, "export_figures needs figures by name", "such as {name: figure}")
-    if isinstance(formats, str):
-        raise ExportError(f"formats must be a list such as [{formats!r}], got {formats!r}")
+    if isinstance(formats, str) or not isinstance(formats, Iterable):
+        raise ExportError(f"formats must be a list such as ['html'], got {formats!r}")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ExportError(f"unknown format {unknown[0]!r}; available: {', '.join(FORMATS)}")
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    target = make_folder(given_path("folder", folder))
     written = [save_figure(figure, target / name) for name, figure in figures.items() if "html" in formats]
     pictures = {
         target / f"{name}.{kind}": figure for kind in formats if kind != "html" for name, figure in figures.items()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from clas_lens.artifacts import write_text
+from clas_lens.given import given, given_each, given_path, given_word
 
 from ..style.numbers import MINUS
 from .table import Column, Table, table_html
@@ -50,9 +51,15 @@ _LATEX = {
 def export_tables(tables: Mapping[str, Table], folder: str | Path, formats: Sequence[TableFormat]) -> list[Path]:
     """Write every table as `<folder>/<name>.tex`, `.csv` and `.html`, as asked; returns the paths."""
     written = []
-    for name, table in tables.items():
-        for kind in formats:
-            path = Path(folder) / f"{name}.{SUFFIXES[kind]}"
+    target = given_path("folder", folder)
+    asked = given_each(formats, str, "formats must be a list", "give ['csv']")
+    kinds: list[TableFormat] = [given_word("format", kind, tuple(SUFFIXES)) for kind in asked]
+    for name, table in given(
+        tables, Mapping, "export_tables needs tables by name", "run_tables(data) makes them"
+    ).items():
+        given(table, Table, "export_tables needs Tables", "run_tables(data) makes them")
+        for kind in kinds:
+            path = target / f"{name}.{SUFFIXES[kind]}"
             write_text(path, _WRITERS[kind](table, name))
             written.append(path)
     return written

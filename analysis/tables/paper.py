@@ -119,7 +119,8 @@ def paper_summary(task: str) -> pd.DataFrame:
 
     Returns:
         One row a model: `model`; the averages `base`, `intmu_gain`, `clas_gain`; the standard deviations over languages
-        `sigma_base`, `sigma_intmu`, `sigma_clas`; and `clas_p`, the t-test's result in words.
+        `sigma_base`, `sigma_intmu`, `sigma_clas`; and `clas_p`, in words the result of its t-test over languages, which holds
+        for its own examples only, as every test over languages.
     """
     sigmas = _split(_of(_SIGMAS, task).split())[_SCORES].set_axis(["sigma_base", "sigma_intmu", "sigma_clas"], axis=1)
     return pd.concat([_split(_AVERAGES[task].split()), sigmas], axis=1).assign(clas_p=_P_VALUES[task])

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from clas_lens.given import given_each
+from clas_lens.given import given, given_each, given_frame
 from clas_lens.representations.alignment import AlignmentError, fit_gain
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.tests import levene_p, pitman_morgan_p
@@ -47,6 +47,10 @@ def fit_table(frame: pd.DataFrame, measures: Mapping[str, str], *, anchor: str =
         One row a measure: `FIT_COLUMNS`, with slopes on axes divided by their largest magnitude, and `loo_low`, `loo_high` the
         smallest and largest slope with one language left out; NaN where no line can be fitted.
     """
+    given(
+        measures, Mapping, "fit_table needs the names of measures by column", 'such as {"change": "change of cosine"}'
+    )
+    given_frame(frame, ("language", "gain", *measures), "fit_table", "one row a language")
     rows: list[tuple[object, ...]] = []
     for column, name in measures.items():
         try:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from clas_lens.given import given_each
 from clas_lens.significance.compare import Comparison
 from clas_lens.vocabulary import CONTROLS
 
@@ -34,6 +35,7 @@ def verdict_table(comparisons: Sequence[Comparison], *, controls: Collection[str
         ValueError: as for `results_table`.
     """
     check_alike(comparisons)
+    controls = given_each(controls, str, "controls must be a list of interventions' names", "such as ['random']")
     found = [one for one in comparisons if is_control(one.intervention, controls)]
     best = max(found, key=lambda one: one.targets.estimate, default=None)
     rows = []

@@ -182,7 +182,7 @@ def _result_notes(comparisons: Sequence[Comparison], correction: Correction, *, 
         n_languages = paper_table(first.task)["language"].nunique()
         notes.append(
             f"paper: {PLACES[first.task]} of arXiv 2601.16390 (CLAS), as printed; its average, σ and p are over "
-            f"{n_languages} languages."
+            f"{n_languages} languages; its p, too, holds for its own examples only."
         )
     return notes
 

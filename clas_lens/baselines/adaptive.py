@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.baselines.vectors import measured_on
+from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.tokens import length_batches, pad
 from clas_lens.given import given, given_whole, given_word
 from clas_lens.models.decoding import make_decoder
@@ -109,6 +110,8 @@ class Adaptive(SavedIntervention):
         with the seed; an example of another task gets that of the nearest in strength, and examples of equal strength get one.
         No gold answer is looked at.
         """
+        given_model(model)
+        given(task, Task, "shuffled needs a task", "cl.tasks.XNLI(...) makes one")
         seed = given_whole("seed", seed)
         rng = torch.Generator().manual_seed(seed)
         others = tuple(code for code in task.languages if code != self.anchor)

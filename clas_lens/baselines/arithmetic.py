@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
-from clas_lens.given import given_word
+from clas_lens.given import given, given_word
 from clas_lens.models.hooking import hook_points
 from clas_lens.models.sites import LensModel, Site, up_name
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -93,6 +93,8 @@ class LanguageArithmetics(SavedIntervention):
         Raises:
             ValueError: statistics of another model, or without a language of the selection.
         """
+        given(stats, NeuronStatistics, "LanguageArithmetics needs NeuronStatistics", "run collect_statistics first")
+        given(selection, NeuronSelection, "LanguageArithmetics needs a NeuronSelection", "lape(stats) makes one")
         if stats.model.get("neurons") != selection.model.get("neurons"):
             raise ValueError(f"statistics of {stats.model.get('name')!r}, neurons of {selection.model.get('name')!r}")
         return cls(selection, stats.select(selection.languages).gate_act_mean, alpha, toward, d, anchor)

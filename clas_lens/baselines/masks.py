@@ -198,6 +198,10 @@ def unit_magnitude(
 
 def magnitude_bins(magnitude: Float[Tensor, "neuron"], bins: int = 10) -> Int[Tensor, "neuron"]:
     """Quantile bins of one layer's neurons, as equal in size as can be, 0 the smallest; of equal values the first is lower."""
+    given(magnitude, Tensor, "magnitude_bins needs one layer's magnitudes", "neuron_magnitude(model, stats)[layer]")
+    if magnitude.ndim != 1:
+        raise ValueError(f"magnitude_bins needs one layer's magnitudes, got a tensor of shape {tuple(magnitude.shape)}")
+    bins = given_whole("bins", bins, least=1)
     rank = torch.empty(len(magnitude), dtype=torch.long)
     rank[magnitude.argsort(stable=True)] = torch.arange(len(magnitude))
     return rank * bins // len(magnitude)

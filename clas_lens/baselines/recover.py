@@ -12,7 +12,7 @@ from clas_lens.baselines.arithmetic import Toward
 from clas_lens.baselines.vectors import check_residual, check_stack, measured_on
 from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site
-from clas_lens.representations.sentences import Representations
+from clas_lens.representations.sentences import Representations, given_representations
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.intervention import (
@@ -79,6 +79,7 @@ class Recover(SavedIntervention):
         Raises:
             ValueError: steered representations, of another site or pooling, or of a single language.
         """
+        given_representations(before)
         found = (before.site, before.pool, before.intervention)
         if found != ("residual", "mean", None) or len(before.languages) < 2:
             raise ValueError(

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.baselines.vectors import measured_on
+from clas_lens.corpus.arguments import given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.models.sites import LensModel, Site
-from clas_lens.representations.sentences import Representations
+from clas_lens.representations.sentences import Representations, given_representations
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength, check_weights
 from clas_lens.vocabulary import Positions, check_language
@@ -82,6 +83,7 @@ class ReleasedIncline(SavedIntervention):
         Raises:
             ValueError: states that are steered, of another site or pooling, or without the anchor or another language.
         """
+        given_representations(states)
         found = (states.site, states.pool, states.intervention)
         if found != ("mlp_out", "mean", None):
             raise ValueError(
@@ -99,6 +101,7 @@ class ReleasedIncline(SavedIntervention):
 
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless this was fitted on this model."""
+        given_model(model)
         shape, expected = (self.goals.shape[0], self.goals.shape[2]), (model.cfg.n_layers, model.cfg.d_model)
         if shape != expected:
             raise SteeringError(
@@ -163,6 +166,7 @@ def released_texts(corpus: ParallelCorpus, anchor: str = "en", *, joint: str = "
     Args:
         joint: between the two; a line break for Llama, where BLOOMZ's code has the anchor's text after it and a space.
     """
+    corpus = given_corpus(corpus)
     english = corpus[anchor]
     texts = {
         code: tuple(text if row % 2 == 0 else f"{english[row]}{joint}{text}" for row, text in enumerate(corpus[code]))

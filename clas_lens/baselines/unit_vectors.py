@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clas_lens.baselines.vectors import AddVector, check_residual, check_stack
 from clas_lens.models.sites import LensModel, Site
-from clas_lens.representations.sentences import Representations
+from clas_lens.representations.sentences import Representations, given_representations
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength
 from clas_lens.vocabulary import Positions
@@ -62,6 +62,7 @@ class UnitDiffMean(SavedIntervention):
         Raises:
             ValueError: as for `AddVector.diff_mean`.
         """
+        given_representations(before)
         parts = [AddVector.diff_mean(before, layer, anchor) for layer in before.layers]
         values = torch.nn.functional.normalize(torch.stack([part.values for part in parts], dim=1), dim=-1)
         source = {**parts[0].source, "method": "DiffMean, unit vectors"}

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.given import given, given_number, given_word
 from clas_lens.models.sites import LensModel, Site
-from clas_lens.representations.sentences import Representations
+from clas_lens.representations.sentences import Representations, given_representations
 from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.edits import LanguageTable, MapRows, Shift
 from clas_lens.steering.intervention import (
@@ -218,9 +219,16 @@ def least_squares_map(
     With ridge 0 and several such W, as with fewer examples than dimensions, the one of minimum norm.
 
     Raises:
-        ValueError: a negative ridge.
+        ValueError: a negative ridge, or states that are no tensors [example d_model], as many as goals.
     """
     given_number("ridge", ridge, least=0)
+    for one in (states, goals):
+        given(one, Tensor, "least_squares_map needs tensors [example d_model]", "Representations.at gives them")
+    if states.ndim != 2 or goals.ndim != 2 or len(states) != len(goals):
+        raise ValueError(
+            f"least_squares_map needs two tensors [example d_model] of one length; got {tuple(states.shape)} and "
+            f"{tuple(goals.shape)}"
+        )
     x, y = states.double(), goals.double()
     if ridge == 0:
         return torch.linalg.lstsq(x, y, driver="gelsd").solution.T
@@ -233,12 +241,7 @@ def least_squares_map(
 
 
 def _check_unsteered(representations: Representations) -> None:
-    given(
-        representations,
-        Representations,
-        "Representations of the unsteered model are needed",
-        "collect_representations gives them",
-    )
+    given_representations(representations)
     if representations.site != "residual":
         raise ValueError(f"needs the residual stream, got site={representations.site!r}: collect with site='residual'")
     if representations.intervention is not None:
@@ -257,6 +260,7 @@ def check_stack(values: Float[Tensor, "lang layer d_model"], languages: Sequence
 
 def check_residual(model: LensModel, described: Mapping[str, Any], layers: Sequence[int], width: int) -> None:
     """Raise `SteeringError` unless values so wide, made at these layers of the model `described`, are of `model`."""
+    given_model(model)
     if not 0 <= min(layers) <= max(layers) < model.cfg.n_layers or width != model.cfg.d_model:
         raise SteeringError(
             f"this was made for layers {list(layers)} of {described.get('name')!r}, {width} wide; "

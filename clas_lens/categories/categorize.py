@@ -69,6 +69,7 @@ class NeuronCategories(Saved):
     quantile: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.languages) != self.active.shape[0]:
             raise ValueError(f"{len(self.languages)} languages for {self.active.shape[0]} rows of activity")
         if len(self.languages) < 2:
@@ -180,6 +181,7 @@ class NeuronCategories(Saved):
 
 def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor, "*shape"]:
     """`NeuronCategory` values (int8) from the number of languages that each neuron is active in."""
+    given(counts, Tensor, "categories_of needs counts of languages", "NeuronCategories has them")
     labels = torch.full_like(counts, int(NeuronCategory.PARTIAL_SHARED), dtype=torch.int8)
     labels[counts == 0] = int(NeuronCategory.DEAD)
     labels[counts == 1] = int(NeuronCategory.LANGUAGE_SPECIFIC)

@@ -13,6 +13,7 @@ from clas_lens.corpus.arguments import check_bare, given_corpus, given_model, gi
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import Reading, in_one_pass, read_batches, read_items, readings, tokenize_corpus
 from clas_lens.corpus.tokens import TokenBatch
+from clas_lens.given import given_number
 from clas_lens.models.sites import HookFunction, LensModel, check_mlp_hooks, gate_name, hooked
 
 
@@ -35,8 +36,7 @@ def mean_batch_percentiles(
     """
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_sizes(batch_size, max_tokens)
-    if not 0 < percentile < 100:
-        raise ValueError(f"a percentile is between 0 and 100, got {percentile}")
+    percentile = given_number("a percentile", percentile, above=0, below=100)
     check_mlp_hooks(model)
     check_bare(model, "mean_batch_percentiles", kept=False)
     items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)

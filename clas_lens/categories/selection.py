@@ -44,6 +44,7 @@ class NeuronSelection(Saved):
     source: Mapping[str, Any] = field(default_factory=dict, metadata=SAVED_ONLY)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.languages) != self.masks.shape[0]:
             raise ValueError(f"{len(self.languages)} languages for {self.masks.shape[0]} masks")
 

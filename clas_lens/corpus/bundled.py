@@ -31,11 +31,19 @@ def bundled_languages() -> tuple[str, ...]:
     return tuple(sorted(file.name[:-6] for file in _bundled_folder().iterdir() if file.name.endswith(".jsonl")))
 
 
-@cache
 def bundled_items(language: str) -> tuple[BundledItem, ...]:
-    """The 24 passages with question, answer and hypotheses in one language."""
+    """The 24 passages with question, answer and hypotheses in one language.
+
+    Raises:
+        CorpusError: no language of the bundled corpus.
+    """
     if language not in bundled_languages():
         raise CorpusError(f"bundled: no language {language!r}; available: {', '.join(bundled_languages())}")
+    return _read_items(language)
+
+
+@cache
+def _read_items(language: str) -> tuple[BundledItem, ...]:
     text = (_bundled_folder() / f"{language}.jsonl").read_text(encoding="utf-8")
     return tuple(BundledItem(**json.loads(line)) for line in text.rstrip("\n").split("\n"))
 

@@ -6,6 +6,7 @@ name, is not seen. So local files are read here, line by line, which also lets a
 
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,36 @@ class DatasetFolder:
             found = sorted(file for file in self.folder.glob(pattern) if file.is_file() and _suffix(file) in SUFFIXES)
             if not found and config in self._listed:
                 raise CorpusError(f"{self.name}: {config!r}, split {split!r}: no such file: {self.folder / pattern}")
+            _check_parts(self.name, found, any_names=config in self._listed)
             files += [file for file in found if file not in files]
         if not files:
             raise CorpusError(f"{self.name}: no split {split!r} of {config!r} in {self.folder}")
         return files
+
+
+PART = re.compile(r".*\d+-of-0*(?P<parts>\d+)")
+
+
+def _check_parts(name: str, files: Sequence[Path], *, any_names: bool) -> None:
+    """Raise unless several files are the parts of one, "test-00000-of-00002.parquet" and so on, and all of them.
+
+    Args:
+        any_names: other files than parts may be several: the README lists them.
+
+    Raises:
+        CorpusError: a part that is not there, or a second file, such as a copy, whose rows would count twice.
+    """
+    stems = [file.name.removesuffix(".gz").removesuffix(_suffix(file)) for file in files]
+    parts = [match for match in map(PART.fullmatch, stems) if match]
+    named = ", ".join(file.name for file in files)
+    if len(files) > 1 and len(parts) < len(files) and not any_names:
+        raise CorpusError(
+            f"{name}: {files[0].parent} has several files for one split, {named}: keep one, or parts named -00000-of-00002"
+        )
+    if parts and {int(match["parts"]) for match in parts} != {len(parts)}:
+        raise CorpusError(
+            f"{name}: {files[0].parent} has {len(parts)} of {parts[0]['parts']} parts, {named}: copy the others, too"
+        )
 
 
 def _listed(name: str, folder: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from clas_lens.corpus.checks import CorpusError, fields_fault, id_fault, listed_
 from clas_lens.corpus.content import text_hash
 from clas_lens.corpus.sources import Columns, agreed_ids, json_rows, load_columns, numbered_lines
 from clas_lens.display import bars, card, listed, shortened
-from clas_lens.given import given_whole
+from clas_lens.given import given, given_path, given_whole, whole_place
 from clas_lens.vocabulary import OnBad, check_language, check_languages
 
 
@@ -40,6 +40,7 @@ class ParallelCorpus:
     dropped: int = 0
 
     def __post_init__(self) -> None:
+        given(self.texts, Mapping, "a corpus needs texts by language", "ParallelCorpus.from_texts", error=CorpusError)
         if not self.texts:
             raise CorpusError("a corpus needs at least one language, got none")
         if not isinstance(self.name, str) or not self.name:
@@ -88,7 +89,7 @@ class ParallelCorpus:
         return iter(self.texts)
 
     def __getitem__(self, language: str) -> tuple[str, ...]:
-        if language not in self.texts:
+        if not isinstance(language, str) or language not in self.texts:
             raise CorpusError(f"{self.name}: no language {language!r}; available: {', '.join(self.languages)}")
         return self.texts[language]
 
@@ -112,6 +113,10 @@ class ParallelCorpus:
         """How many examples `sample` can take: one a group, or all where there are no groups."""
         return len(self) if self.groups is None else len(set(self.groups))
 
+    def known_by(self, language: str) -> list[str]:
+        """The hashes by which one language's examples are known again: of what each is about, and of its own text."""
+        return list(dict.fromkeys([*self.content, *map(text_hash, self[language])]))
+
     def fingerprint(self, language: str) -> str:
         """A hash of one language's ids and texts, in order."""
         content = json.dumps([self.ids, self[language]], ensure_ascii=False)
@@ -125,8 +130,15 @@ class ParallelCorpus:
         return replace(self, texts={code: self[code] for code in chosen})
 
     def take(self, rows: Iterable[int]) -> "ParallelCorpus":
-        """Only these examples, by position."""
-        kept = list(rows)
+        """Only these examples, by position.
+
+        Raises:
+            CorpusError: no row numbers, one that there is not, or one twice.
+        """
+        try:
+            kept = [whole_place(row) for row in rows]
+        except TypeError as error:
+            raise CorpusError(f"{self.name}: take needs a list of row numbers, got {rows!r}") from error
         outside = [row for row in kept if not 0 <= row < len(self)]
         if outside:
             raise CorpusError(f"{self.name}: no row {outside[0]}; there are {len(self)}, counted from 0")
@@ -145,7 +157,7 @@ class ParallelCorpus:
             CorpusError: more asked for than there are examples (or groups).
         """
         given_whole(f"{self.name}: n", n, least=1)
-        rng = random.Random(seed)
+        rng = random.Random(given_whole("seed", seed))
         if self.groups is None:
             pools = [[row] for row in range(len(self))]
         else:
@@ -196,8 +208,8 @@ class ParallelCorpus:
         Args:
             paths: language code to file, or a folder of `<language>.txt` (or `.txt.gz`) files.
         """
-        files = paths if isinstance(paths, Mapping) else _files_by_language(Path(paths), ".txt")
-        texts = {code: [text for _, text in numbered_lines(code, Path(path))] for code, path in files.items()}
+        files = paths if isinstance(paths, Mapping) else _files_by_language(paths, ".txt")
+        texts = {code: [text for _, text in numbered_lines(code, path)] for code, path in files.items()}
         return cls.from_texts(texts, name="files")
 
     @classmethod
@@ -213,11 +225,15 @@ class ParallelCorpus:
         Args:
             paths: language code to file, or a folder of `<language>.jsonl` (or `.jsonl.gz`) files.
         """
-        files = paths if isinstance(paths, Mapping) else _files_by_language(Path(paths), ".jsonl")
+        files = paths if isinstance(paths, Mapping) else _files_by_language(paths, ".jsonl")
         texts: dict[str, list[str]] = {}
         ids: dict[str, list[str]] = {}
         for code, path in files.items():
-            rows = list(json_rows(code, Path(path), [text_field, *([id_field] if id_field else [])]))
+            rows = list(
+                json_rows(
+                    code, given_path("a file", path, error=CorpusError), [text_field, *([id_field] if id_field else [])]
+                )
+            )
             texts[code] = [row[text_field] for row in rows]
             if id_field:
                 ids[code] = [str(row[id_field]) for row in rows]
@@ -323,7 +339,8 @@ def _known_fields(name: str, fields: Sequence[str], known: Sequence[str]) -> tup
     return chosen
 
 
-def _files_by_language(folder: Path, suffix: str) -> dict[str, Path]:
+def _files_by_language(where: str | Path, suffix: str) -> dict[str, Path]:
+    folder = given_path("a folder of texts", where, error=CorpusError)
     if not folder.is_dir():
         raise CorpusError(f"no such folder: {folder} (expected one of <language>{suffix} files)")
     files: dict[str, Path] = {}

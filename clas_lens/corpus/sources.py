@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from clas_lens.corpus.checks import CorpusError, id_fault, text_fault
 from clas_lens.corpus.folder import DatasetFolder, Row, json_object, text_lines
+from clas_lens.given import given_path
 from clas_lens.models.checkpoints import reach_hub
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import OnBad, check_languages
@@ -67,6 +69,8 @@ def load_columns(
     """
     if on_bad not in ("raise", "drop"):
         raise CorpusError(f"on_bad must be 'raise' or 'drop', got {on_bad!r}")
+    if source.strip():
+        given_path(f"{name}: the source", source, error=CorpusError)
     opened = _Local(name, source, config) if source and Path(source).is_dir() else _Hub(name, source, config)
     chosen = check_languages(languages, name) if languages is not None else opened.languages
     missing = [code for code in chosen if code not in opened.languages]
@@ -190,9 +194,12 @@ def _languages(name: str, source: str, config: str, configs: Sequence[str]) -> t
     return tuple(sorted(found))
 
 
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
 def _check_source(name: str, source: str) -> None:
     """Fail at once, not after half a minute of retries, when the data can be neither read nor fetched."""
-    if source.startswith((".", "~")) or source.count("/") != 1 or Path(source).is_absolute() or Path(source).exists():
+    if not HUB_NAME.fullmatch(source) or Path(source).exists():
         what = "not a folder" if source and Path(source).exists() else "no such folder"
         raise CorpusError(f"{name}: {what}: {source or repr(source)} (and a data set of the Hub is named owner/name)")
     from datasets import config
@@ -209,7 +216,7 @@ def _check_source(name: str, source: str) -> None:
         )
 
 
-def json_rows(language: str, path: Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
+def json_rows(language: str, path: str | Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
     """One JSON object a line, with the fields that are needed; the first of them holds the text, the others ids."""
     for number, line in numbered_lines(language, path):
         where = f"language {language!r}: {path}, line {number}"
@@ -226,11 +233,12 @@ def json_rows(language: str, path: Path, needed: Sequence[str]) -> Iterator[dict
         yield row
 
 
-def numbered_lines(language: str, path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(language: str, path: str | Path) -> Iterator[tuple[int, str]]:
     """The lines of one language's text file, plain or .gz."""
-    if not path.is_file():
-        raise CorpusError(f"language {language!r}: no such file: {path}")
-    yield from text_lines(f"language {language!r}", path)
+    file = given_path(f"the file of {language!r}", path, error=CorpusError)
+    if not file.is_file():
+        raise CorpusError(f"language {language!r}: no such file: {file}")
+    yield from text_lines(f"language {language!r}", file)
 
 
 def agreed_ids(ids: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:

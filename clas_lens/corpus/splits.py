@@ -7,7 +7,7 @@ from clas_lens.corpus.checks import CorpusError
 from clas_lens.corpus.content import text_hash, xquad_article_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.display import shortened
-from clas_lens.given import given_each, given_whole
+from clas_lens.given import given, given_each, given_whole, given_word
 from clas_lens.vocabulary import Part
 
 # Of XQuAD's 48 articles: 20 with 100 paragraphs (the paper's 100 samples, one a paragraph), 9 with over 200 questions (the
@@ -33,7 +33,8 @@ def split_units(
     """
     seed = given_whole("seed", seed)
     units = given_each(units, str, "units must be a list of texts", "one a row: its article, or its premise")
-    distinct = list(dict.fromkeys(units if known is None else known))
+    whole = units if known is None else given_each(known, str, "known must be a list of texts", "every unit there is")
+    distinct = list(dict.fromkeys(whole))
     if len(distinct) < 3:
         raise ValueError(f"three parts need at least 3 units that share nothing, found {len(distinct)}")
     random.Random(seed).shuffle(distinct)
@@ -54,6 +55,7 @@ def xquad_articles(contexts: Sequence[str]) -> list[str] | None:
 
     The files carry no titles, so paragraphs are known by their text, in any of the 12 languages and in any order.
     """
+    contexts = given_each(contexts, str, "contexts must be a list of texts", "one a row")
     article_of, place_of = xquad_article_of(), {context: text_hash(context) for context in dict.fromkeys(contexts)}
     if not all(one in article_of for one in place_of.values()):
         return None
@@ -84,8 +86,8 @@ def corpus_part(corpus: ParallelCorpus, part: Part, seed: int = 0) -> ParallelCo
     Raises:
         CorpusError: a part that there is not, or XQuAD's name over paragraphs that are not XQuAD's.
     """
-    if part not in SHARES:
-        raise CorpusError(f"no part {part!r}; available: {', '.join(SHARES)}")
+    given(corpus, ParallelCorpus, "corpus_part needs a ParallelCorpus", "ParallelCorpus.from_texts makes one")
+    given_word("part", part, tuple(SHARES), error=CorpusError)
     if corpus.name == "xquad" and corpus.groups is not None:
         rows = split_articles(corpus.groups, seed)[part]
     elif corpus.name == "bundled":

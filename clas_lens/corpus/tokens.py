@@ -14,7 +14,7 @@ from torch.nn import Module
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.checks import listed_values, text_fault
-from clas_lens.given import given_whole, named
+from clas_lens.given import given_each, given_whole, named
 from clas_lens.vocabulary import PaddingSide
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
@@ -182,6 +182,10 @@ def pad(
     """Pad `ids[row] for row in rows` into one batch. Padding is filled with token 0; the masks say where it is."""
     if side not in ("left", "right"):
         raise ValueError(f"unknown padding side {side!r}; available: 'left', 'right'")
+    listed = given_each(ids, Sequence, "pad needs lists of token ids", "TokenizedTexts.ids, say")
+    rows = [given_whole("a row", row, most=len(listed) - 1) for row in listed_values("rows", rows)]
+    if not rows:
+        raise ValueError("pad needs at least one row, got none")
     width = max(len(ids[row]) for row in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     attention = torch.zeros(len(rows), width, dtype=torch.long)

@@ -14,14 +14,15 @@ class LeakageError(ValueError):
 
 def examples_behind(intervention: Intervention) -> frozenset[str]:
     """The keys of the examples that an intervention was measured or tuned on, as far as it knows them."""
+    given_intervention(intervention)
     return intervention.tuned_on | frozenset(intervention.source.get("example_keys", ()))
 
 
 def overlapping(task: Task, intervention: Intervention | None) -> frozenset[str]:
     """The keys of the task's examples that share a unit (article, premise, passage) with what is behind an intervention."""
+    given(task, Task, "overlapping needs a task", "cl.tasks.XNLI(...) makes one")
     if intervention is None:
         return frozenset()
-    given_intervention(intervention)
     behind = {task.units[name] for key in examples_behind(intervention) for name in _names(key) if name in task.units}
     return frozenset(key for key in task.example_keys() if task.units[key] in behind)
 

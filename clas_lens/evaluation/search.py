@@ -10,7 +10,7 @@ import pandas as pd
 from clas_lens.artifacts import load_table, save_table
 from clas_lens.evaluation.plan import EvaluationError, check_task
 from clas_lens.evaluation.rows import run_evaluation
-from clas_lens.given import given_number
+from clas_lens.given import given_number, given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.intervention import STRENGTHS, Intervention, given_intervention
 from clas_lens.tasks.base import Task
@@ -66,8 +66,9 @@ class SearchResult:
             "passes": self.passes,
             "passes_independent": self.passes_independent,
         }
-        save_table(Path(path), KIND, self.table, header)
-        return Path(path)
+        file = given_path("path", path)
+        save_table(file, KIND, self.table, header)
+        return file
 
     @classmethod
     def load(cls, path: str | Path, intervention: Intervention) -> "SearchResult":
@@ -77,7 +78,7 @@ class SearchResult:
             ArtifactError: missing, damaged or another kind of file.
             EvaluationError: the search was over another intervention.
         """
-        table, header = load_table(Path(path), KIND)
+        table, header = load_table(given_path("path", path), KIND)
         tuned = _at(intervention, header["chosen"], frozenset(header["tuned_on"]))
         if tuned.fingerprint() != header["intervention"]:
             raise EvaluationError(
@@ -139,6 +140,7 @@ def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Se
 
 def sweep_settings(intervention: Intervention, alphas: Sequence[Setting]) -> Sequence[Setting]:
     """These settings at each of the intervention's layers, if it is one that can be put at several (`UnitDiffMean`)."""
+    given_intervention(intervention)
     if not (hasattr(intervention, "layer") and hasattr(intervention, "layers")):
         return alphas
     return [{"layer": float(layer), **one} for layer in cast(Any, intervention).layers for one in alphas]

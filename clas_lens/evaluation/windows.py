@@ -7,9 +7,11 @@ from typing import Any, cast
 import pandas as pd
 
 from clas_lens.artifacts import named_layers
+from clas_lens.corpus.arguments import given_model
 from clas_lens.evaluation.plan import EvaluationError
 from clas_lens.evaluation.search import SearchResult, Setting, alpha_settings, search_grids
-from clas_lens.models.sites import LensModel
+from clas_lens.given import given_frame, given_whole
+from clas_lens.models.sites import LensModel, check_layers
 from clas_lens.steering.intervention import Intervention, given_intervention
 from clas_lens.tasks.base import Task
 
@@ -37,15 +39,20 @@ def search_windows(
     Raises:
         EvaluationError: as `search_alpha`, or an intervention without layers to move.
     """
+    given_model(model)
     grids = window_grids(intervention, model.cfg.n_layers, alpha_settings(task, alphas))
     return window_table(search_grids(model, task, grids, **options), cast(Any, intervention).layers)
 
 
 def bridge_windows(layers: Sequence[int], n_layers: int) -> list[Window]:
-    """Every run of as many consecutive layers as `layers` has, but for the last two; and `layers`, if not among them."""
-    width = len(layers)
-    runs = [tuple(range(first, first + width)) for first in range(n_layers - 2 - width + 1)]
-    return runs if tuple(layers) in runs else [*runs, tuple(layers)]
+    """Every run of as many consecutive layers as `layers` has, but for the last two; and `layers`, if not among them.
+
+    Raises:
+        ValueError: layers that are not different ones of `n_layers`.
+    """
+    own = check_layers(layers, given_whole("n_layers", n_layers, least=1))
+    runs = [tuple(range(first, first + len(own))) for first in range(n_layers - 2 - len(own) + 1)]
+    return runs if own in runs else [*runs, own]
 
 
 def window_grids(
@@ -85,10 +92,14 @@ def window_table(results: Mapping[str, SearchResult], layers: Sequence[int]) -> 
 def window_bests(table: pd.DataFrame) -> pd.DataFrame:
     """One row a task and window: `alpha` and `score` of its best setting (mean over languages but the anchor; of equal ones the
     weakest), `unsteered` (the mean at alpha 0, NaN if it was not searched) and `gain`, in points.
+
+    Raises:
+        ValueError: no table of `search_windows`.
     """
+    window = ["task", "layers", "first", "last", "own"]
+    given_frame(table, (*window, "alpha", "language", "anchor", "score"), "window_bests", "search_windows(...)")
     counted = table[table["language"] != table["anchor"]]
     counted = counted if len(counted) else table
-    window = ["task", "layers", "first", "last", "own"]
     means = counted.groupby([*window, "alpha"], sort=False)["score"].mean().reset_index()
     weakest = means.assign(size=means["alpha"].abs()).sort_values(["score", "size"], ascending=[False, True])
     best = weakest.drop_duplicates(["task", "layers"]).drop(columns="size").sort_values(["task", "first"])

@@ -9,7 +9,8 @@ from clas_lens.baselines.load import load_intervention
 from clas_lens.export.cards import write_card
 from clas_lens.export.factors import ExportError
 from clas_lens.export.sources import described_model
-from clas_lens.steering.intervention import Intervention
+from clas_lens.given import given_path
+from clas_lens.steering.intervention import Intervention, given_intervention
 
 
 def push_to_hub(
@@ -30,7 +31,7 @@ def push_to_hub(
     Raises:
         ExportError: no folder, or one without a card.
     """
-    if repo_id.count("/") != 1:
+    if not isinstance(repo_id, str) or repo_id.count("/") != 1:
         raise ExportError(f"repo_id must be 'user/repo', got {repo_id!r}")
     if api is None:
         from huggingface_hub import HfApi
@@ -44,7 +45,7 @@ def push_to_hub(
                     f"{folder} has no README.md: push a folder that an export made, or the intervention itself"
                 )
         else:
-            folder = artefact.save_pretrained(scratch)
+            folder = given_intervention(artefact).save_pretrained(scratch)
             write_intervention_card(folder, artefact)
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
@@ -70,8 +71,9 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, token: str
     Raises:
         ArtifactError: none there, or the Hub cannot be reached.
     """
-    if Path(name).expanduser().is_dir():
-        return load_intervention(Path(name).expanduser())
+    here = given_path("the name of an intervention", name, error=ArtifactError).expanduser()
+    if here.is_dir():
+        return load_intervention(here)
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise ArtifactError(f"{name} is neither a folder here nor a Hub repository 'user/repo'")
     from huggingface_hub import snapshot_download

@@ -17,6 +17,7 @@ from clas_lens.export.factors import ExportError, factors, site_of_factors
 from clas_lens.export.low_rank import low_rank, padded
 from clas_lens.export.output import new_folder
 from clas_lens.export.sources import Source, opened
+from clas_lens.given import given_whole
 from clas_lens.steering.intervention import Intervention
 
 # Of a layer's change, in Frobenius norms; where more is left out, it is another intervention.
@@ -43,8 +44,7 @@ def lora(
     Raises:
         ExportError: see `adapter`; a `max_rank` below 8; or a truncation beyond these bounds.
     """
-    if max_rank < RANKS[0]:
-        raise ExportError(f"max_rank must be at least {RANKS[0]}, got {max_rank}")
+    max_rank = given_whole("max_rank", max_rank, least=RANKS[0], error=ExportError)
     scale = factors(intervention, language)
     peft = import_peft()
     with opened(source, intervention) as found, new_folder(out) as scratch:

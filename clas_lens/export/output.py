@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clas_lens.artifacts import make_folder
 from clas_lens.export.factors import ExportError
+from clas_lens.given import given_path
 
 
 @contextmanager
@@ -16,10 +18,10 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     Raises:
         ExportError: there is something at `out`.
     """
-    target = Path(out).expanduser()
+    target = given_path("out", out, error=ExportError).expanduser()
     check_free(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:40]}-") as scratch:
         folder = Path(scratch) / "export"
         folder.mkdir()  # with the umask's rights, which a temporary folder lacks
         yield folder
@@ -38,14 +40,14 @@ def new_file(out: str | Path, suffix: str, default_name: str) -> Iterator[tuple[
     Raises:
         ExportError: there is something at `out`.
     """
-    target = Path(out).expanduser()
+    target = given_path("out", out, error=ExportError).expanduser()
     if target.suffix != suffix:
         with new_folder(target) as folder:
             yield folder, folder / f"{default_name}{suffix}"
         return
     check_free(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as scratch:
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem[:40]}-") as scratch:
         folder = Path(scratch)
         yield folder, folder / target.name
         check_free(target)

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.model_bridge import TransformerBridge
 
-from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.given import given_whole
+from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
 from clas_lens.models.forward import unembed_last
 from clas_lens.models.sites import device_of
 
@@ -40,6 +41,8 @@ class Decoder(Protocol):
 
 def make_decoder(model: LensModel, batch: int) -> Decoder:
     """A fresh KV cache for `batch` rows."""
+    given_lens_model(model)
+    given_whole("batch", batch, least=1)
     return _HookedDecoder(model, batch) if isinstance(model, HookedTransformer) else _BridgeDecoder(model)
 
 

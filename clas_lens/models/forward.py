@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clas_lens.given import given
 from clas_lens.models.attention import lean_attention
-from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
 from clas_lens.models.numbers import check_logits
 
 
@@ -84,6 +84,7 @@ def direct_logits(
     The logit lens of a direction: the final norm's gain and W_U, without their biases. Weights with the gain folded into
     W_U and weights without agree. In float32, a block of the vocabulary at a time.
     """
+    given_lens_model(model)
     given(directions, Tensor, "direct_logits needs a tensor [direction d_model]", "a row of down_projection, say")
     norm: Any = getattr(model, "ln_final", None)
     gain = getattr(norm, "w", None)

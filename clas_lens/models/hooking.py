@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint, LensHandle
 from transformer_lens.model_bridge.generalized_components import base
 
-from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.given import given_each
+from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
 from clas_lens.models.loading import ModelLoadError
 
 HookFunction = Callable[..., Tensor | None]
@@ -124,10 +125,12 @@ def hooked(
         hold: of a `with` statement around this one; when it is over, so are these hooks.
 
     Raises:
-        ValueError: a name that the model does not have (`TransformerBridge.add_hook` may pass over one).
-        ModelLoadError: a compiled model, which would not see them.
+        ValueError: hooks that are no pairs, or a name that the model does not have (`TransformerBridge.add_hook` may pass over
+            one).
+        ModelLoadError: another kind of model, or a compiled one, which would not see them.
     """
     refuse_compiled(model)
+    hooks = given_each(hooks, tuple, "hooks must be a list of pairs", "each a hook point's name and a function")
     points = hook_points(model)
     unknown = [name for name, _ in hooks if name not in points]
     if unknown:
@@ -183,11 +186,16 @@ def _is_of(handle: LensHandle, block: HookBlock) -> bool:
 
 
 def refuse_compiled(model: Any) -> None:
-    """Raise for a model that `torch.compile` has been over: compiled code runs past hooks that come later."""
+    """Raise for a model that `torch.compile` has been over: compiled code runs past hooks that come later.
+
+    Raises:
+        ModelLoadError: that, or no model of TransformerLens.
+    """
     if hasattr(model, "_orig_mod"):
         raise ModelLoadError(
             "this model is compiled: compiled code does not see hooks. Steer and measure the model inside, model._orig_mod."
         )
+    given_lens_model(model)
     compiled = next((name or "the model" for name, module in model.named_modules() if _is_compiled(module)), None)
     if compiled is not None:
         raise ModelLoadError(

@@ -14,6 +14,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from clas_lens.given import given
 from clas_lens.models.backends import HookedTransformer, LensModel, check_backend
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.loading import ModelLoadError, quiet_transformers
@@ -157,6 +158,9 @@ def _wrap_object(
     hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, backend: Backend, *, check: bool
 ) -> LensModel:
     source = hf_model.config.name_or_path or type(hf_model).__name__
+    if tokenizer is not None:
+        how = "AutoTokenizer.from_pretrained(...) loads one"
+        given(tokenizer, PreTrainedTokenizerBase, "load_model needs a tokenizer", how, error=ModelLoadError)
     if backend == "bridge":
         hf_model = _with_own_modules(hf_model)
     if tokenizer is None and Path(source).is_dir():

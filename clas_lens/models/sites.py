@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, total_ordering
-from operator import index
 from typing import Any, assert_never, get_args
 
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 from transformer_lens.model_bridge.generalized_components.gated_mlp import resolve_activation_fn
 from transformers import PreTrainedModel
 
-from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.given import whole_place
+from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
 from clas_lens.models.hooking import HookFunction as HookFunction
 from clas_lens.models.hooking import hook_points, refuse_compiled
 from clas_lens.models.hooking import hooked as hooked
@@ -129,7 +129,7 @@ def check_mlp_hooks(model: Any) -> None:
 
 def down_projection(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
     """W_down: row n is what neuron n writes to the residual stream, per unit of activation."""
-    block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
+    block: Any = given_lens_model(model).blocks[check_layers([layer], model.cfg.n_layers)[0]]
     return block.mlp.W_out.detach()
 
 
@@ -215,17 +215,12 @@ def counts_columns(model: LensModel) -> bool:
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
     """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
     listed = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping)
-    asked = list(layers) if listed else layers
+    asked = layers
     try:
-        chosen = tuple(sorted(_whole(layer) for layer in asked)) if listed else ()
-    except TypeError:
+        asked = list(layers) if listed else layers
+        chosen = tuple(sorted(map(whole_place, asked))) if listed else ()
+    except TypeError:  # also where an array of no dimension is gone through
         chosen = ()
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < n_layers or len(set(chosen)) != len(chosen):
         raise error(f"layers must be different ones among 0..{n_layers - 1}, at least one; got {asked!r}")
     return chosen
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:  # which have an index too
-        raise TypeError("no number")
-    return index(value)

@@ -167,6 +167,12 @@ def check_plain(hf_model: PreTrainedModel) -> None:
         raise ModelLoadError(
             f"{odd[0]} is {hf_model.get_parameter(odd[0]).dtype}; load_model takes unquantised weights"
         )
+    head = hf_model.get_output_embeddings()
+    if head is not None and not isinstance(getattr(head, "weight", None), torch.Tensor):
+        raise ModelLoadError(
+            f"the output embedding of this {type(hf_model).__name__} is a {type(head).__name__} without a matrix "
+            "of weights: give the model with its own"
+        )
     refuse_experts(hf_model)
 
 

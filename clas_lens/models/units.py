@@ -11,11 +11,11 @@ from typing import Any, assert_never, get_args
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from clas_lens.given import given_word
-from clas_lens.models.backends import LensModel
+from clas_lens.given import given, given_word
+from clas_lens.models.backends import LensModel, given_lens_model
 from clas_lens.models.hooking import hook_points
 from clas_lens.models.loading import ModelLoadError
-from clas_lens.models.sites import check_mlp_hooks, down_projection, z_name
+from clas_lens.models.sites import check_layers, check_mlp_hooks, down_projection, z_name
 from clas_lens.vocabulary import UnitSite
 
 
@@ -32,11 +32,12 @@ def n_units(model: LensModel, site: UnitSite) -> int:
 
 def output_projection(model: LensModel, site: UnitSite, layer: int) -> Float[Tensor, "unit d_model"]:
     """W_down or W_O: row n is what unit n writes to the residual stream, per unit of activation."""
+    given_lens_model(model)
     match given_word("site", site, get_args(UnitSite)):
         case "mlp":
             return down_projection(model, layer)
         case "attn":
-            block: Any = model.blocks[layer]
+            block: Any = model.blocks[check_layers([layer], model.cfg.n_layers)[0]]
             return block.attn.W_O.detach().flatten(0, -2)
         case _:
             assert_never(site)
@@ -122,6 +123,8 @@ def to_heads(values: Shaped[Tensor, "*rest unit"], described: Mapping[str, Any])
     Raises:
         ValueError: units of the MLP, which has no heads, or another number of units than heads x d_head.
     """
+    given(values, Tensor, "to_heads needs units", "such as stats.mean, with stats.model")
+    given(described, Mapping, "to_heads needs the model that the units are of", "such as stats.model")
     n_heads, d_head = (int(described.get(name, 0)) for name in ("n_heads", "d_head"))
     if site_of(described) != "attn" or not n_heads:
         raise ValueError("MLP neurons have no heads: collect_statistics(..., site='attn') measures attention's units")

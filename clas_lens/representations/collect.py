@@ -132,7 +132,6 @@ def unread_representations(
     site: ReadSite = "residual",
 ) -> Representations:
     """Representations of no language yet, that say what they will be of; `texts` has what will be read in each."""
-    content = list(dict.fromkeys(corpus.content))
     return Representations(
         torch.zeros(0, len(corpus), len(layers), model.cfg.d_model),
         (),
@@ -145,7 +144,7 @@ def unread_representations(
             code: {
                 "fingerprint": content_key(corpus.ids, tokens.ids),
                 "truncated": len(tokens.truncated),
-                "content": content,
+                "content": corpus.known_by(code),
             }
             for code, tokens in texts.items()
         },

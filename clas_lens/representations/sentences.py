@@ -18,6 +18,8 @@ from clas_lens.artifacts import (
     remembered,
     tensor_fingerprint,
 )
+from clas_lens.given import given, given_path
+from clas_lens.saved import check_fields
 from clas_lens.statistics.files import check_language_of, language_path, read_together
 from clas_lens.vocabulary import Pool, ReadSite, check_languages
 
@@ -56,6 +58,7 @@ class Representations:
     site: ReadSite = "residual"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         named = (len(self.languages), len(self.example_ids), len(self.layers))
         if named != tuple(self.values.shape[:3]):
             raise ValueError(f"{named} names of languages, examples and layers for values {tuple(self.values.shape)}")
@@ -115,9 +118,10 @@ class Representations:
 
     def save(self, folder: str | Path) -> Path:
         """Write one `<language>.safetensors` a language; `load` reads them back."""
+        root = given_path("folder", folder)
         for language in self.languages:
-            self.save_language(folder, language, self.of(language))
-        return Path(folder)
+            self.save_language(root, language, self.of(language))
+        return root
 
     def save_language(self, folder: str | Path, language: str, values: Float[Tensor, "example layer d_model"]) -> None:
         """Write one language's file."""
@@ -142,7 +146,7 @@ class Representations:
             ArtifactError: nothing there, a damaged file, one of another language than its name says, or files of different
                 models, texts, layers or interventions.
         """
-        read = read_together(Path(folder), languages, KIND, SHARED, _read_file)
+        read = read_together(given_path("folder", folder), languages, KIND, SHARED, _read_file)
         first = next(iter(read.values()))[1]
         return cls(
             torch.stack([values for values, _ in read.values()]),
@@ -157,6 +161,16 @@ class Representations:
             {code: header["provenance"] for code, (_, header) in read.items()},
             first["site"],
         )
+
+
+def given_representations(value: object) -> Representations:
+    """The value, if it is Representations.
+
+    Raises:
+        ValueError: anything else.
+    """
+    what = "Representations of the unsteered model are needed"
+    return given(value, Representations, what, "collect_representations gives them")
 
 
 def _read_file(folder: Path, language: str) -> tuple[Tensor, Mapping[str, Any]]:

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from clas_lens.artifacts import ArtifactError, load_table, save_table
-from clas_lens.given import given_each, given_path
+from clas_lens.given import given, given_each, given_path
 from clas_lens.significance.compare import Comparison, LanguageSummary, compare
 from clas_lens.significance.intervals import Interval
+from clas_lens.significance.pairs import check_rows
 from clas_lens.significance.power import Judged
 
 KIND = "comparison"
@@ -20,7 +21,14 @@ BASELINE = "base"
 
 
 def why_not_compared(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASELINE) -> str | None:
-    """Why no intervention of these rows can be compared with the baseline; None if they can."""
+    """Why no intervention of these rows can be compared with the baseline; None if they can.
+
+    Raises:
+        ValueError: no rows of `evaluate`.
+    """
+    check_rows(rows, ("language", "intervention", "id", "group"))
+    for name in (baseline, *([] if anchor is None else [anchor])):
+        given(name, str, "baseline and anchor are names in the rows", 'such as "base" and "en"')
     names, languages = set(rows["intervention"]), set(rows["language"])
     if baseline not in names:
         return (
@@ -59,7 +67,7 @@ def save_comparisons(path: Path, comparisons: Sequence[Comparison], *, reason: s
         {name: getattr(one, name) for name in names} | {"summary": asdict(one.summary), "judged": asdict(one.judged)}
         for one in comparisons
     ]
-    save_table(path, KIND, table, {"comparisons": facts, "reason": reason})
+    save_table(given_path("path", path), KIND, table, {"comparisons": facts, "reason": reason})
     return path
 
 

@@ -1,5 +1,6 @@
 """The same examples scored twice: evaluation rows of two interventions, aligned by language and example."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,7 +34,7 @@ def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
     Raises:
         ValueError: several tasks, no rows, no column `task`, or rows that name no metric or one that is not there.
     """
-    _check_rows(rows)
+    check_rows(rows)
     names = _only(rows, "task")
     chosen = metric or (_only(rows, "metric") if "metric" in rows else None)
     if chosen is None:
@@ -49,15 +50,23 @@ def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
     )
 
 
-def _check_rows(rows: object) -> None:
+def check_rows(rows: object, columns: Iterable[str] = ()) -> None:
+    """Raise unless these are evaluation rows, with these columns.
+
+    Raises:
+        ValueError: no DataFrame, or one without a column.
+    """
     if not isinstance(rows, pd.DataFrame):
         raise ValueError(f"evaluation rows are needed, got {named(rows)}: evaluate(...) returns them, a DataFrame")
+    lacking = sorted(set(columns) - set(rows.columns))
+    if lacking:
+        there = ", ".join(map(str, rows.columns)) or "none"
+        raise ValueError(f"no column {lacking[0]!r} in the rows; there are: {there}")
 
 
 def _only(rows: pd.DataFrame, column: str) -> str:
     """The one value of a column."""
-    if column not in rows:
-        raise ValueError(f"no column {column!r} in the rows; there are: {', '.join(map(str, rows.columns)) or 'none'}")
+    check_rows(rows, [column])
     found = list(rows[column].unique())
     if len(found) != 1:
         raise ValueError(f"give the rows of one {column}; these are of: {', '.join(map(str, found)) or 'none'}")
@@ -140,13 +149,11 @@ def pair_scores(rows: pd.DataFrame, before: str, after: str, *, metric: str) -> 
         ValueError: a column or an intervention that is missing, an example twice, other examples in one of the two or in
             one language than in another, an example in different groups, a metric that is no share.
     """
-    _check_rows(rows)
+    check_rows(rows)
     for name in (before, after):
         if not isinstance(name, str):
             raise ValueError(f"an intervention's name in the rows is needed, got {named(name)}")
-    lacking = sorted({"language", "intervention", "id", "group", metric} - set(rows.columns))
-    if lacking:
-        raise ValueError(f"no column {lacking[0]!r} in the rows; there are: {', '.join(map(str, rows.columns))}")
+    check_rows(rows, ("language", "intervention", "id", "group", metric))
     first, second = (_scores(rows, name, metric) for name in (before, after))
     for one, other, name in ((first, second, after), (second, first, before)):
         _check_none(set(one.index) - set(other.index), f"{before!r} and {after!r} ({name!r} lacks them)")

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from clas_lens.given import given_number
+from clas_lens.given import given_number, given_whole
 
 # Signs of up to 14 differences (XNLI's languages without English) are all enumerated; of more, this many are drawn.
 N_FLIPS = 2**14
@@ -67,6 +67,7 @@ def sign_flip_p(gains: Float[np.ndarray, "pair"], *, n_flips: int = N_FLIPS, see
     exact; past that, `n_flips` are drawn and p = (1 + #) / (n_flips + 1). All zero: 1.
     """
     gains = checked(gains, "gains")
+    n_flips, seed = given_whole("n_flips", n_flips, least=1), given_whole("seed", seed)
     moved = gains[gains != 0]
     if len(moved) < 2:  # SciPy wants two; either sign of one number has the same absolute value
         return 1.0

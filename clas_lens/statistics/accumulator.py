@@ -1,12 +1,14 @@
 """Running sums over one language's tokens, and how tokens are weighted."""
 
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.corpus.reading import NonFiniteActivationError
+from clas_lens.given import given_whole, given_word
 from clas_lens.statistics.histogram import count_bins
 from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling
@@ -37,7 +39,8 @@ class NeuronAccumulator:
         gate: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.pooling: Pooling = pooling
+        n_layers, n_neurons = given_whole("n_layers", n_layers), given_whole("n_neurons", n_neurons)
+        self.pooling: Pooling = given_word("pooling", pooling, get_args(Pooling))
         self.sums = NeuronSums.nothing(n_layers, n_neurons, histograms=histograms, gate=gate, device=device)
         self.n_samples = 0
         self.n_tokens = 0

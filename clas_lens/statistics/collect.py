@@ -113,7 +113,7 @@ def collect_statistics(
             text={
                 "fingerprint": content_key(corpus.ids, held.ids),
                 "truncated": len(held.truncated),
-                "content": list(dict.fromkeys(corpus.content)),
+                "content": corpus.known_by(code),
             },
         )
         for code, held in texts.items()

@@ -15,7 +15,7 @@ from clas_lens.artifacts import keep, provenance
 from clas_lens.corpus.content import texts_behind
 from clas_lens.corpus.parallel import example_keys
 from clas_lens.display import card, line, listed
-from clas_lens.given import given
+from clas_lens.given import given, given_each, given_path
 from clas_lens.models.units import site_of, units_fact, units_in_words
 from clas_lens.statistics.accumulator import NeuronAccumulator
 from clas_lens.statistics.files import KIND, Origin, language_path, read_language, read_together
@@ -109,7 +109,7 @@ class NeuronStatistics:
         if of != "h" and self.site != "mlp":
             self._of_gate(None)
         held = {"h": sums.histogram, "gate": sums.gate_histogram, "gate_act": sums.gate_act_histogram}
-        if of not in held:
+        if not isinstance(of, str) or of not in held:
             raise ValueError(f"unknown quantity {of!r}; available: {', '.join(held)}")
         counts = held[of]
         if counts is None:
@@ -193,7 +193,9 @@ class NeuronStatistics:
         Raises:
             ValueError: different poolings, a language without samples, histograms for some languages only.
         """
-        parts = list(accumulators.values())
+        how = "collect_statistics does it for you"
+        given(accumulators, Mapping, "from_accumulators needs accumulators by language", how)
+        parts = given_each(accumulators.values(), NeuronAccumulator, "from_accumulators needs accumulators", how)
         poolings = sorted({part.pooling for part in parts})
         if len(poolings) != 1:
             raise ValueError(f"all languages need one pooling, got {poolings or 'no languages'}")
@@ -296,12 +298,13 @@ class NeuronStatistics:
 
     def save(self, folder: str | Path) -> Path:
         """Write one `<language>.safetensors` a language; `load` reads them back."""
+        root = given_path("folder", folder)
         for row, language in enumerate(self.languages):
             origin, made = self._origin(language), self.made.get(language) or provenance()
             counts = int(self.n_samples[row]), int(self.n_tokens[row])
             content = origin.content(self.sums.each(itemgetter(row)), *counts, made)
-            keep(language_path(Path(folder), language), KIND, origin.key(), content)
-        return Path(folder)
+            keep(language_path(root, language), KIND, origin.key(), content)
+        return root
 
     def _origin(self, language: str) -> Origin:
         return Origin(
@@ -322,7 +325,9 @@ class NeuronStatistics:
             ArtifactError: nothing there, a damaged file, one of another language than its name says or of an earlier version
                 without today's sums, or files of different models, examples or settings.
         """
-        held = read_together(Path(folder), languages, KIND, ("example_ids", "model", "settings"), read_language)
+        held = read_together(
+            given_path("folder", folder), languages, KIND, ("example_ids", "model", "settings"), read_language
+        )
         first = next(iter(held.values()))[1]
         return cls.from_accumulators(
             {code: sums for code, (sums, _) in held.items()},

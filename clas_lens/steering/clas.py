@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.display import bands, card, listed
-from clas_lens.given import given_word
+from clas_lens.given import given, given_word
 from clas_lens.models.sites import LensModel, Site, check_layers
 from clas_lens.models.units import site_of
 from clas_lens.steering.edits import rescale_edits
@@ -40,6 +40,9 @@ def clas_scale(
     h1 = h (1 + beta M_partial); h2 = h1 (1 - gamma M_specific); h' = (1 - alpha) h + alpha h2. The masks are disjoint, so
     h' = h * this. It is exactly 1 outside both masks and everywhere at alpha = 0.
     """
+    for mask in (partial, specific):
+        given(mask, Tensor, "clas_scale needs masks", "cats.mask('partial-shared'), say", error=SteeringError)
+    alpha, beta, gamma = strength("alpha", alpha), strength("beta", beta), strength("gamma", gamma)
     return 1.0 + alpha * (beta * partial.double() - gamma * specific.double())
 
 

@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.corpus.arguments import given_model
 from clas_lens.given import given_path, given_word, named
 from clas_lens.models.identity import neuron_fingerprint, parameter_fingerprint
 from clas_lens.models.sites import LensModel, Site
@@ -112,9 +113,12 @@ class SavedIntervention(Saved):
         ValueError: an unknown language as the anchor.
     """
 
+    error: ClassVar[type[ValueError]] = SteeringError
+
     tuned_on: frozenset[str] = field(default=frozenset(), kw_only=True, repr=False, metadata=SAVED_ONLY)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in STRENGTHS:
             if hasattr(self, name):
                 object.__setattr__(self, name, strength(name, getattr(self, name)))
@@ -183,6 +187,7 @@ def check_neurons(model: LensModel, described: Mapping[str, Any], n_layers: int,
     Raises:
         ModelLoadError: the units are of attention, and the model has no hook points there.
     """
+    given_model(model)
     site = site_of(described)
     if site != "mlp":  # MLPs have been checked when the model was taken
         check_units(model, site)

@@ -170,8 +170,8 @@ _on_model: "weakref.WeakKeyDictionary[Any, list[tuple[Steering, HookBlock]]]" = 
 
 
 def steerings_on(model: LensModel) -> list[Steering]:
-    """The interventions that are on `model` now, outermost first."""
-    return [steering for steering, block in _on_model.get(model, ()) if block.is_open]
+    """The interventions that steer `model` in this thread now, outermost first."""
+    return [steering for steering, block in _on_model.get(given_model(model), ()) if block.acts_here()]
 
 
 def steer(

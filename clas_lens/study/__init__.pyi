@@ -1,3 +1,4 @@
+from clas_lens.study.anchor_runs import compare_anchors as compare_anchors
 from clas_lens.study.config import StudyConfig as StudyConfig
 from clas_lens.study.config import StudyError as StudyError
 from clas_lens.study.config import load_study as load_study

@@ -8,6 +8,7 @@ from clas_lens.artifacts import ArtifactError, write_text
 from clas_lens.categories.categorize import check_bridge_layers
 from clas_lens.cluster.work import Runner
 from clas_lens.corpus.bundled import bundled_languages
+from clas_lens.given import given
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.presets import PRESETS
 from clas_lens.models.sites import check_layers
@@ -42,6 +43,7 @@ def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True
         ClusterError: of the cluster, where `config.cluster` has the study run on one.
         ValueError: what no stage could do with this configuration, before anything is measured.
     """
+    given(config, StudyConfig, "run_study needs a StudyConfig", "load_study(...) reads one")
     with configured_cluster(config.cluster, say) if cluster is None else nullcontext(cluster) as runner:
         run = Run(out, config, say=say, progress=progress, cluster=runner)
         refuse_early(run)
@@ -160,12 +162,16 @@ def _run_all(run: Run) -> Run:
     _ = run.searches, run.rows
     report_tables(run)
     write_text(run.folder.root / "summary.md", summary(run))
-    _check_whole(run)
+    check_whole(run)
     return run
 
 
-def _check_whole(run: Run) -> None:
-    """Raise if files that were written are gone: somebody has cleared the folder while the run was on."""
+def check_whole(run: Run) -> None:
+    """Raise if files that were written are gone: somebody has cleared the folder while the run was on.
+
+    Raises:
+        ArtifactError: which, and what to do.
+    """
     folder = run.folder
     wanted = [folder.categories, folder.manifest, folder.clas]
     wanted += [folder.statistics / f"{code}.safetensors" for code in run.statistics.languages]

@@ -10,7 +10,7 @@ import pandas as pd
 from clas_lens.artifacts import load_table
 from clas_lens.display import card
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
-from clas_lens.given import given_path
+from clas_lens.given import given_each, given_path
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.run import SHARES_KIND, Run
@@ -60,6 +60,8 @@ def compare_runs(a: str | Path | Run, b: str | Path | Run, *, names: tuple[str, 
         ValueError: two names that are the same.
     """
     folders = [one.folder if isinstance(one, Run) else RunFolder(given_path("a run folder", one)) for one in (a, b)]
+    if names is not None and len(given_each(names, str, "names must be two texts", "one for each run")) != 2:
+        raise ValueError(f"names must be two texts, one for each run; got {names!r}")
     called = names or (folders[0].root.resolve().name, folders[1].root.resolve().name)
     if called[0] == called[1]:
         raise ValueError(f"both runs are called {called[0]!r}: give names=(...) that tell them apart")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items
 from clas_lens.corpus.content import CONTENT_PREFIX, text_hash
 from clas_lens.corpus.tokens import require_tokenizer
-from clas_lens.given import given_whole, given_word, named
+from clas_lens.given import given, given_whole, given_word, named
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Example, TaskError, prompt_style
 from clas_lens.tasks.chat import frame_settings
@@ -103,12 +103,13 @@ class ParallelTask:
         Raises:
             TaskError: a language that the task was not loaded with.
         """
-        if language not in self.chosen:
+        if not isinstance(language, str) or language not in self.chosen:
             raise TaskError(f"{self.name}: no language {language!r}; available: {', '.join(self.languages)}")
         return self.chosen[language]
 
     def key(self, example: Example) -> str:
         """The name under which an example is known across corpora and tasks."""
+        given(example, Example, "key needs an Example", "task.examples(language) has them")
         return f"{CONTENT_PREFIX}{example.content}/{example.id}" if example.content else f"{self.dataset}/{example.id}"
 
     def example_keys(self) -> frozenset[str]:

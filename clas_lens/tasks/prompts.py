@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.tokens import CHARS_A_TOKEN, TOKENS_THAT_JOIN, bos_prefix, starts_longer_than
-from clas_lens.given import given
+from clas_lens.given import given, given_each, given_whole
 from clas_lens.models.presets import PRESETS
 from clas_lens.tasks.chat import chat_ids
 from clas_lens.tasks.wording import Wording, load_wording
@@ -139,6 +139,7 @@ def encode_prompt(
 
     if max_tokens is None:
         return EncodedPrompt(ids_with(parts.context), truncated=False, kept_chars=len(parts.context))
+    max_tokens = given_whole("max_tokens", max_tokens, least=1)
     for part in (parts.before, parts.after):
         if starts_longer_than(tokenizer, part, max_tokens):
             raise ValueError(
@@ -188,7 +189,7 @@ def resolve_label_ids(
     ending = load_wording("en").answer + LABEL_BREAK
     before = _token_ids(tokenizer, ending, "plain")
     found = []
-    for label in labels:
+    for label in given_each(labels, str, "labels must be a list of three texts", 'such as ("0", "1", "2")'):
         ids = _token_ids(tokenizer, ending + label, "plain")
         if ids[:-1] != before:
             raise ValueError(

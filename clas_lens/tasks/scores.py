@@ -103,7 +103,8 @@ def answer_tokens(text: str, language: str) -> tuple[str, ...]:
     Han beyond U+9FA5 is Han too, forms that NFKC joins are equal, and the Arabic article goes only at the start of a word
     with at least two more letters (MLQA takes it out of the middle of words as well).
     """
-    if language not in ARTICLES:
+    given(text, str, "an answer is a text", "a missing one is ''")
+    if not isinstance(language, str) or language not in ARTICLES:
         raise ValueError(f"no article list for language {language!r}; available: {', '.join(ARTICLES)}")
     text = _folded(text)
     if language == "fr":

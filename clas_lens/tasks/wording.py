@@ -61,7 +61,6 @@ def prompt_languages() -> tuple[str, ...]:
     return tuple(sorted(file.name[:-5] for file in _wording_folder().iterdir() if file.name.endswith(".toml")))
 
 
-@cache
 def load_wording(language: str) -> Wording:
     """The prompts of one language, checked.
 
@@ -73,6 +72,11 @@ def load_wording(language: str) -> Wording:
             f"no prompts in {check_language(language)!r}; available: {', '.join(prompt_languages())}. "
             "instruction='en' asks in English about texts of any language."
         )
+    return _read(language)
+
+
+@cache
+def _read(language: str) -> Wording:
     file = _wording_folder() / f"{language}.toml"
     return read_wording(file.name, file.read_text(encoding="utf-8"))
 

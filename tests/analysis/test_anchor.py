@@ -1,6 +1,8 @@
 """Any language as the anchor: no text names English where the anchor is meant, and the table that says which to take."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,9 +14,11 @@ from analysis.report.build import build_report
 from analysis.report.grids import grid_figures
 from analysis.report.run import RunData
 from analysis.report.tables import anchors_table
+from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import main
 from clas_lens.representations.alignment import AlignmentError
 from clas_lens.representations.anchors import anchor_frame
+from clas_lens.study.folder import RunFolder
 
 QUIET = {"progress": False}
 
@@ -81,6 +85,58 @@ def test_the_table_which_anchor(german):
     languages = columns["language"]
     gains = columns["XNLI: gain with clas"]
     assert [bool(gain) for gain in gains] == [code == "de" for code in languages]
+
+
+@pytest.fixture(scope="module")
+def english(lens_models, tmp_path_factory):
+    return full_run(tmp_path_factory.mktemp("english"), lens_models["llama", "hooked"])
+
+
+def test_runs_by_anchor(english, german):
+    frame = cl.study.compare_anchors([english.root, german.root])
+    assert frame[["run", "anchor", "task"]].to_numpy().tolist() == [
+        [run.root.name, anchor, task] for run, anchor in ((english, "en"), (german, "de")) for task in ("xnli", "xquad")
+    ]
+    assert frame["alpha"].tolist() == [-4.0, 2.0] * 2
+    for row in frame.to_dict("records"):
+        data = RunData.open(english.root if row["anchor"] == "en" else german.root)
+        candidate = data.table("anchors").set_index("language").loc[row["anchor"]]
+        names = ["active", "specific", "partial", "shared", "cosine"]
+        assert [row[name] for name in names] == candidate[names].tolist()
+        assert [row[name] for name in ("gain", "ci_low", "ci_high")] == list(data.main_comparison(row["task"]).targets)
+        read = data.table("cosine")
+        read = read[(read["setting"] == row["task"]) & read["layer"].isin(data.bridge_layers)]
+        assert row["anchor"] not in set(read["language"])
+        assert row["cosine"] == pytest.approx(read["before"].mean(), abs=1e-9)
+        assert row["cosine_change"] == pytest.approx((read["after"] - read["before"]).mean(), abs=1e-12)
+
+
+def test_runs_that_differ_in_more_than_the_anchor_are_refused(english, german, tmp_path):
+    with pytest.raises(ValueError, match=r"a list of at least two run folders, got list"):
+        cl.study.compare_anchors([german.root])
+    with pytest.raises(ValueError, match="at least two run folders, got str 'runs/demo'"):
+        cl.study.compare_anchors("runs/demo")
+    with pytest.raises(ValueError, match="two runs have the anchor 'de'"):
+        cl.study.compare_anchors([german.root, german.root])
+    other = RunFolder(Path(shutil.copytree(german.root, tmp_path / "other")))
+    manifest = other.read_manifest()
+    manifest["evaluate xnli"]["n_examples"] = 21
+    other.write_manifest(manifest)
+    with pytest.raises(ValueError, match="and other differ in more than the anchor: in the questions of xnli"):
+        cl.study.compare_anchors([english.root, other.root])
+    (other.tables / "cosine.parquet").unlink()
+    with pytest.raises(ArtifactError, match="no table 'cosine': clas-lens report .*other --collect makes it"):
+        cl.study.compare_anchors([other.root, other.root])
+
+
+def test_a_run_without_answers_has_no_gain(english, german, tmp_path):
+    folders = [
+        RunFolder(Path(shutil.copytree(one.root, tmp_path / name))) for one, name in ((english, "a"), (german, "b"))
+    ]
+    for one in folders:
+        one.comparisons("xnli").unlink()
+    frame = cl.study.compare_anchors([one.root for one in folders])
+    assert frame.set_index("task")["gain"].isna().groupby("task").all().to_dict() == {"xnli": True, "xquad": False}
 
 
 def test_candidates_by_hand(llama, small_corpus, small_cats):

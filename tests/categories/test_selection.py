@@ -227,7 +227,7 @@ def test_batch_percentiles_are_the_released_codes(model, small_corpus):
             held.append(cache[gate_name(3)][0, tokenized.n_prefix :].numpy())
         np.testing.assert_allclose(one[row, 3], np.percentile(np.concatenate(held), 80, axis=0), atol=1e-4)
         np.testing.assert_allclose(two[row, 3], np.mean([np.percentile(x, 80, axis=0) for x in held], 0), atol=1e-4)
-    with pytest.raises(ValueError, match="between 0 and 100, got 100"):
+    with pytest.raises(ValueError, match="above 0 and below 100; got 100"):
         mean_batch_percentiles(model, corpus, percentile=100.0, progress=False)
 
 

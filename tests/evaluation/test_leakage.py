@@ -115,6 +115,17 @@ def test_one_paragraph_stands_for_its_article(xquad_parts, clas):
         assert not overlapping(xquad_parts["tuning"], measured_on(clas, corpus))
 
 
+def test_texts_are_known_in_languages_that_the_corpus_is_not_told_by(llama, xquad_parts):
+    """A corpus is told by its English, or its first language; its German is XQuAD's all the same."""
+    example = xquad_parts["test"].examples("de")[3]
+    corpus = cl.ParallelCorpus.from_texts({"ar": ["شاي"], "de": [example.fields["context"]]}, ids=["z9"])
+    stats = cl.collect_statistics(llama, corpus, max_tokens=16, progress=False)
+    clas = cl.Clas(cl.categorize(stats), layers=(1,), anchor="ar")
+    assert xquad_parts["test"].key(xquad_parts["test"].examples("de")[3]) in overlapping(xquad_parts["test"], clas)
+    states = cl.collect_representations(llama, corpus, [1], progress=False)
+    assert overlapping(xquad_parts["test"], cl.AddVector.diff_mean(states, 1, "ar"))
+
+
 def test_statistics_and_representations_name_the_texts(llama, xquad_parts):
     rows = xquad_parts["test"].examples("en")[:3]
     texts = {"en": [row.fields["context"] for row in rows], "de": ["eins", "zwei", "drei"]}

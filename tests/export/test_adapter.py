@@ -103,5 +103,5 @@ def test_a_truncated_lora_says_how_rough_it_is(sources, masks, tmp_path):
     ):
         cl.export.lora(masks, language="de", source=sources("llama"), out=tmp_path / "rough", max_rank=8)
     assert not (tmp_path / "rough").exists()
-    with pytest.raises(cl.ExportError, match="max_rank must be at least 8"):
+    with pytest.raises(cl.ExportError, match="max_rank must be a whole number, at least 8"):
         cl.export.lora(masks, language="de", source=sources("llama"), out=tmp_path / "low", max_rank=2)

@@ -65,6 +65,13 @@ def _other_thread(world: SimpleNamespace) -> bool:
         return torch.equal(_alone(lambda: world.model(TOKENS)), before)
 
 
+def _other_thread_generates(world: SimpleNamespace) -> bool:
+    """Two prompts in a thread beside one that steers a batch of one row."""
+    before = cl.generate(world.model, ["Tee", "Reis und Tee"], max_new_tokens=3)
+    with cl.steer(world.model, world.clas, language=["de"], must_fire=False):
+        return _alone(lambda: cl.generate(world.model, ["Tee", "Reis und Tee"], max_new_tokens=3)) == before
+
+
 def _entered_twice(world: SimpleNamespace) -> None:
     block = cl.steer(world.model, world.clas, language="de", must_fire=False)
     with block:
@@ -217,6 +224,7 @@ STRENGTHS = [
     ),
     Case("steer: entered twice", _entered_twice, "was entered already"),
     Case("steer: another thread", _other_thread, None, bool),
+    Case("steer: another thread generates", _other_thread_generates, None, bool),
     Case("steer: reset_hooks inside", _reset_inside, None, bool),
     *misused("Adaptive", "Adaptive needs a Clas", lambda w, x: cl.Adaptive(x), "None, statistics, categories, a class"),
     *misused(

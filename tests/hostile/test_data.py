@@ -238,10 +238,27 @@ def test_tables_that_are_none(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["xnli", "xquad"])
-@pytest.mark.parametrize("source", ["{}/nowhere", "./nowhere", "nowhere", "", "~/nowhere", "a/b/c"])
+@pytest.mark.parametrize("source", ["{}/nowhere", "./nowhere", "nowhere", "", "~/nowhere", "a/b/c", "['a/b']"])
 def test_no_such_folder(tmp_path, kind, source):
     with pytest.raises(cl.CorpusError, match="no such folder"):
         load(kind, source.format(tmp_path))
+
+
+def test_copies_beside_a_split_and_lost_parts_of_it_are_refused(tmp_path):
+    folder = write(tmp_path, "xnli", {language: xnli_rows(language) for language in LANGUAGES})
+    (tmp_path / "README.md").unlink()  # the file names tell the splits
+    whole = load("xnli", folder)
+    (tmp_path / "de/test-backup.jsonl").write_bytes((tmp_path / "de/test.jsonl").read_bytes())
+    with pytest.raises(cl.CorpusError, match=r"several files for one split, test-backup.jsonl, test.jsonl: keep one"):
+        load("xnli", folder)
+    (tmp_path / "de/test-backup.jsonl").unlink()
+    lines = (tmp_path / "de/test.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "de/test.jsonl").unlink()
+    (tmp_path / "de/test-00000-of-00002.jsonl").write_text("".join(lines[:5]))
+    with pytest.raises(cl.CorpusError, match=r"has 1 of 2 parts, test-00000-of-00002.jsonl: copy the others"):
+        load("xnli", folder)
+    (tmp_path / "de/test-00001-of-00002.jsonl").write_text("".join(lines[5:]))
+    assert load("xnli", folder).chosen == whole.chosen
 
 
 @pytest.mark.parametrize("kind", ["xnli", "xquad"])

@@ -213,6 +213,27 @@ WRONG["rule"] = [
     (RULE.format("return (h + alpha * (h.clamp(max=3.0) - h)).double()"), "torch.float64 came out"),
     (RULE.format("return h.clamp(max=3.0) if alpha == 1 else h"), "half way"),
 ]
+LENS = "def my_lens(residual, norm, unembed):\n    return {}"
+WRONG["lens"] = [
+    (LENS.format("norm(residual) @ unembed"), "these are logits"),
+    (LENS.format("(residual @ unembed).softmax(-1)"), "the final norm is missing"),
+    (LENS.format("(norm(residual) @ unembed).softmax(0)"), "over the positions"),
+    (LENS.format("(norm(residual) @ unembed).log_softmax(-1)"), "log-probabilities"),
+    (LENS.format("(norm(residual[-1]) @ unembed).softmax(-1)"), r"has the shape \(4,\)"),
+    (LENS.format("norm((residual @ unembed).softmax(-1))"), "the first probability is 0.273; yours is 0.6"),
+]
+OWN = "def my_own_tokens(first):\n    every = sum(first.values(), [])\n    return {}"
+KEPT = "{{c: [t for t in ts if {}] for c, ts in first.items()}}"
+WRONG["own-tokens"] = [
+    (OWN.format("first"), "English and German both have 7"),
+    (OWN.format(KEPT.format("t not in first['en'] or c == 'en'")), "7 is nobody's own"),
+    (OWN.format(KEPT.format("not any(t in first[o] for o in ('en', 'de') if o != c)")), "8 is in French and Spanish"),
+    (
+        OWN.format("{c: [t for t in ts if every.count(t) == 1] for c, ts in first.items() if len(ts) > 1}"),
+        "every language",
+    ),
+    (OWN.format("{c: [] for c in first}"), "what is left is 4 in English"),
+]
 # Answers of any other kind: a check never raises for one.
 STRANGE = (
     "None",
