@@ -26,3 +26,4 @@ from .figures.windows import window_scores as window_scores
 from .style.export import save_figure as save_figure
 from .style.languages import language_style as language_style
 from .style.look import themed as themed
+from .style.theme import prepare_notebook as prepare_notebook

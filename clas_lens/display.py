@@ -1,5 +1,10 @@
-"""What notebooks show of an object: a small card of HTML with inline SVG, escaped, readable on light and dark paper."""
+"""What notebooks show of an object: a small card of HTML, escaped, readable on light and dark paper.
 
+Pictures are SVG inside `<img>`: notebooks that are not trusted take SVG elements out of the page, and leave images. An image
+does not know the page's ink, so texts stand beside it, and its marks are of a grey that shows on both papers.
+"""
+
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -20,6 +25,9 @@ CATEGORY_COLOURS = {
 
 
 LINE = CATEGORY_COLOURS["partial-shared"]
+
+
+MARK = "#8C8C8C"
 
 
 def card(kind: str, name: object, facts: Mapping[str, object], *pictures: str) -> str:
@@ -68,7 +76,7 @@ def bands(shares: Mapping[str, Sequence[float]], *, marked: Sequence[int] = ()) 
         path = f"M0 {HEIGHT}{_stairs(edges, step)}V{HEIGHT}Z"
         tops.append(f'<path d="{path}" fill="{CATEGORY_COLOURS[category]}"/>')
     ticks = "".join(f"M{layer * step:.1f} {HEIGHT + 4}h{step:.1f}" for layer in marked)
-    marks = f'<path d="{ticks}" stroke="currentColor" stroke-width="4"/>' if ticks else ""
+    marks = f'<path d="{ticks}" stroke="{MARK}" stroke-width="4"/>' if ticks else ""
     keys = " ".join(f'<span style="color:{CATEGORY_COLOURS[key]}">&#9632;</span> {escape(key)}' for key in shares)
     note = " &#9644; steered" if ticks else ""
     # Each category is drawn down to the axis, the topmost first, so that the next ones cover all but its own band.
@@ -93,14 +101,18 @@ def bars(values: Mapping[str, float], caption: str, *, digits: int = 0) -> str:
     """A horizontal bar a name, the first of them if there are many; values from 0 up."""
     shown = list(values.items())[:SHOWN]
     longest = max((value for _, value in shown), default=0.0) or 1.0
+    cell = '<td style="text-align:left;padding:0 .6em 0 0;font-size:smaller">'
     rows = "".join(
-        f'<text x="0" y="{14 * i + 11}">{escape(shortened(name, 14))}</text>'
-        f'<rect x="104" y="{14 * i + 2}" width="{160 * value / longest:.1f}" height="10" fill="{LINE}"/>'
-        f'<text x="{108 + 160 * value / longest:.1f}" y="{14 * i + 11}">{value:,.{digits}f}</text>'
-        for i, (name, value) in enumerate(shown)
+        f"<tr>{cell}{escape(shortened(name, 14))}</td>{cell}{_bar(value / longest)} {value:,.{digits}f}</td></tr>"
+        for name, value in shown
     )
     rest = f" (the first {SHOWN} of {len(values)})" if len(values) > SHOWN else ""
-    return _picture(rows, caption, height=14 * len(shown) + 2) + _caption(escape(caption + rest))
+    return f'<table style="margin:0">{rows}</table>' + _caption(escape(caption + rest))
+
+
+def _bar(share: float) -> str:
+    """A bar of this share of the longest one's length."""
+    return image(f'<rect width="1" height="1" fill="{LINE}"/>', "", width=round(160 * share), height=10, box="0 0 1 1")
 
 
 def _stairs(percent: Sequence[float], step: float, *, back: bool = False) -> str:
@@ -114,11 +126,22 @@ def _height(percent: float) -> str:
     return f"{HEIGHT * (1 - percent / 100):.1f}"
 
 
-def _picture(content: str, title: str, *, height: int = HEIGHT + 8) -> str:
-    return (
-        f'<svg role="img" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-size="10" '
-        f'fill="currentColor" style="display:block"><title>{escape(title)}</title>{content}</svg>'
-    )
+def _picture(content: str, title: str) -> str:
+    height = HEIGHT + 8
+    picture = image(content, title, width=WIDTH, height=height, box=f"0 0 {WIDTH} {height}")
+    return f"<div>{picture}</div>"
+
+
+def image(content: str, title: str, *, width: int, height: int, box: str) -> str:
+    """SVG content as an `<img>` of this size in pixels, narrower where the page is.
+
+    Args:
+        title: for who does not see it.
+        box: the SVG's own coordinates, stretched to that size.
+    """
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" preserveAspectRatio="none">{content}</svg>'
+    source = f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}"
+    return f'<img alt="{escape(title)}" width="{width}" height="{height}" style="max-width:100%" src="{source}"/>'
 
 
 def _caption(html: str) -> str:

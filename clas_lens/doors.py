@@ -19,13 +19,19 @@ class Door(ModuleType):
     """
 
     _homes: dict[str, str]
+    _extra: str | None
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._homes:
             available = ", ".join(self.__all__)
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}; available: {available}")
         home = self._homes[name]
-        value = import_module(f"{self.__name__}.{name}") if not home else getattr(import_module(home), name)
+        try:
+            value = import_module(f"{self.__name__}.{name}") if not home else getattr(import_module(home), name)
+        except ModuleNotFoundError as error:
+            if self._extra is None or not error.name or error.name.split(".")[0] == self.__name__.split(".")[0]:
+                raise
+            raise ImportError(f"{name} needs {error.name}: pip install 'clas-lens[{self._extra}]'") from error
         super().__setattr__(name, value)
         return value
 
@@ -37,8 +43,12 @@ class Door(ModuleType):
         return sorted(self.__all__)
 
 
-def open_door(package: str) -> None:
-    """Make the package `package` a `Door` to the names in its `__init__.pyi`."""
+def open_door(package: str, *, extra: str | None = None) -> None:
+    """Make the package `package` a `Door` to the names in its `__init__.pyi`.
+
+    Args:
+        extra: of the installation, which brings what the names need beyond the rest.
+    """
     module = sys.modules[package]
     assert module.__file__ is not None
     stub = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
@@ -48,5 +58,5 @@ def open_door(package: str) -> None:
         if isinstance(node, ast.ImportFrom):
             home = resolve_name("." * node.level + (node.module or ""), package)
             homes |= {alias.name: "" if home == package else home for alias in node.names}
-    vars(module).update(_homes=homes, __all__=sorted(homes))
+    vars(module).update(_homes=homes, _extra=extra, __all__=sorted(homes))
     module.__class__ = Door

@@ -22,14 +22,15 @@ METADATA = {
 }
 # Runs before a notebook's first cell and is not kept.
 STATIC = """
-import plotly.graph_objects as go
 import plotly.io as pio
 from IPython.display import HTML, display
 from analysis.dashboards.dashboard import Dashboard
 
 def show_static(view):
-    for figure in view.figures:
-        pio.show(go.Figure(figure), renderer="png")
+    if view.top.value:
+        display(HTML(view.top.value))
+    for figure in view.originals:
+        pio.show(figure, renderer="png")
     display(HTML(view.note.value))
 
 pio.renderers.default = "png"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from IPython.core.completer import IPCompleter, provisionalcompleter
 
 import clas_lens as cl
 
@@ -15,6 +16,7 @@ HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datas
 # Data flows down this line; a folder imports from those before it, and a file of the first seven from any of them.
 FILES = ("vocabulary", "given", "doors", "provenance", "seals", "artifacts", "saved", "display")
 FOLDERS = ("models", "cluster", "corpus", "significance", "statistics", "categories", "steering", "representations", "tasks", "baselines", "evaluation", "lens", "causal", "export", "study")  # fmt: skip # noqa: E501
+ANALYSIS = ("analysis", *(f"analysis.{name}" for name in ("style", "tables", "figures", "report", "dashboards")))
 ORDER = (*FILES, *FOLDERS, "analysis", "completion", "commands", "cli", "__main__")
 
 
@@ -34,7 +36,7 @@ print([name for name in {HEAVY} if name in sys.modules])
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("door", ["clas_lens", *(f"clas_lens.{name}" for name in FOLDERS), "analysis"])
+@pytest.mark.parametrize("door", ["clas_lens", *(f"clas_lens.{name}" for name in FOLDERS), *ANALYSIS])
 def test_public_names_exist_and_win_over_files(door):
     module = importlib.import_module(door)
     assert dir(module) == module.__all__
@@ -45,6 +47,15 @@ def test_public_names_exist_and_win_over_files(door):
     unknown = "stear"
     with pytest.raises(AttributeError, match="no attribute 'stear'; available: .*" + module.__all__[-1]):
         getattr(module, unknown)
+
+
+@pytest.mark.parametrize("door", ["clas_lens", *(f"clas_lens.{name}" for name in FOLDERS), *ANALYSIS])
+def test_completion_offers_the_public_names_alone(door):
+    """Also where the completer reads the files in place of `dir`."""
+    completer = IPCompleter(namespace={"door": importlib.import_module(door)})
+    with provisionalcompleter():
+        offered = {one.text for one in completer.completions("door.", 5)}
+    assert offered == {name for name in importlib.import_module(door).__all__ if not name.startswith("_")}
 
 
 def imported(path):

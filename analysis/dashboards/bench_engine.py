@@ -86,7 +86,7 @@ class SteeringBench:
         given_intervention(intervention).check(model)
         self.model, self.given = model, intervention
         self._magnitude = None if stats is None else neuron_magnitude(model, stats)
-        self._seed, self._max_new_tokens, self._top = seed, max_new_tokens, top
+        self.seed, self.max_new_tokens, self._top = seed, max_new_tokens, top
         self.ask(prompt, language)
         self._probe = Probe(model.cfg.n_layers, _edited_points(model, intervention, language))
         self._behind: OtherHooks = ()  # the hooks of others when ours were attached
@@ -98,9 +98,9 @@ class SteeringBench:
         """Take another prompt, which the next `run` runs; nothing changes where it is refused."""
         ids = prompt_ids(self.model, [prompt])
         check_language(language)
-        if len(ids[0]) + self._max_new_tokens > self.model.cfg.n_ctx:
+        if len(ids[0]) + self.max_new_tokens > self.model.cfg.n_ctx:
             raise ValueError(
-                f"the prompt has {len(ids[0])} tokens; with {self._max_new_tokens} new ones it exceeds the context of "
+                f"the prompt has {len(ids[0])} tokens; with {self.max_new_tokens} new ones it exceeds the context of "
                 f"{self.model.cfg.n_ctx}. Shorten it."
             )
         self.prompt, self.language = prompt, language
@@ -168,7 +168,7 @@ class SteeringBench:
                 return clas
             case "matched random":
                 assert self._magnitude is not None
-                return RescaleMasks.matched_random(clas, self._magnitude, seed=self._seed)
+                return RescaleMasks.matched_random(clas, self._magnitude, seed=self.seed)
             case "other categories":
                 return RescaleMasks.other_categories(clas)
             case "uniform":
@@ -235,7 +235,7 @@ class SteeringBench:
             return decoder.step(self._batch.tokens, self._batch.attention_mask)
 
     def _continue(self, decoder: Decoder, logits: Float[Tensor, "1 d_vocab"]) -> str:
-        options: dict[str, Any] = {"max_new_tokens": self._max_new_tokens, "stop_at_newline": False}
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "stop_at_newline": False}
         (tokens,), _ = greedy(self.model, decoder, logits, **options)
         return str(require_tokenizer(self.model).decode(tokens, skip_special_tokens=True))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
-from ipywidgets import Dropdown, FloatSlider, Layout
+from ipywidgets import Dropdown, FloatSlider
 
 from clas_lens.categories.categorize import activities, categorize, select_bridge_layers
 from clas_lens.models.sites import check_layers
@@ -14,6 +14,7 @@ from clas_lens.vocabulary import SHARES, Activity
 
 from ..figures.layers import layer_distribution
 from ..figures.sharing import overlap_matrix
+from .controls import control_layout
 from .dashboard import Dashboard
 from .markup import paragraph, table, text_bar
 
@@ -37,8 +38,10 @@ class LayerExplorer(Dashboard):
         self.cats = categorize(stats)
         self._fixed = None if bridge_layers is None else check_layers(bridge_layers, stats.n_layers)
         controls = {
-            "activity": Dropdown(options=list(get_args(Activity)), description="activity"),
-            "threshold": FloatSlider(description="threshold", layout=Layout(width="40em")),
+            "activity": Dropdown(
+                options=list(get_args(Activity)), description="activity", layout=control_layout("14em")
+            ),
+            "threshold": FloatSlider(description="threshold", layout=control_layout("30em")),
         }
         _set_range(controls["threshold"], stats, "mean")
         super().__init__(controls, self._figures())
@@ -60,7 +63,7 @@ class LayerExplorer(Dashboard):
         shares = {label: float(np.mean(percent)) for label, percent in self.cats.percent_by_layer().items()}
         columns = {
             "category": list(shares),
-            "neurons": [f"{text_bar(percent / 100)} {percent:.1f}%" for percent in shares.values()],
+            "neurons": [text_bar(percent / 100, f"{percent:.1f}%") for percent in shares.values()],
         }
         return paragraph(f"bridge layers: {', '.join(map(str, self.bridge_layers)) or 'none'}") + table(columns)
 

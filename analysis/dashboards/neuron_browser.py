@@ -18,11 +18,16 @@ from clas_lens.steering.intervention import check_neurons
 
 from ..style.look import TEXT_SIZE, apply_look, plain, quoted
 from ..style.numbers import signed
-from .dashboard import WIDTH, Dashboard
+from .controls import control_layout
+from .dashboard import Dashboard
 from .markup import paragraph, table, text_bar
 from .neuron_engine import Piece, language_profile, layer_neurons, token_activations
 
+WIDTH = 900  # pixels
+
+
 EXAMPLES = 4  # languages whose most exciting text is shown
+CHOSEN = "#CC79A7"  # on neither end of the scale
 AROUND = 40  # pieces of text on either side of the most exciting one
 LOW_TO_HIGH = [[0.0, "#D55E00"], [0.5, "#F7F7F7"], [1.0, "#0072B2"]]  # told apart with any colour vision
 
@@ -76,14 +81,16 @@ class NeuronBrowser(Dashboard):
             "neuron": Dropdown(),
         }
         for name, control in controls.items():
-            control.description = name
+            control.description, control.layout = name, control_layout("24em" if name == "layer" else "16em")
         self.controls = controls
         self.neurons = self._list()
-        super().__init__(controls, [self._figure()])
+        super().__init__(controls, [self._figure()], beside=True)
         self.note.value = self._note()
+        self.top.value = paragraph("A click on a row of the figure, or the choice below, shows a neuron's texts.")
         for name in ("layer", "category"):
             controls[name].observe(self._other_list, "value")
         controls["neuron"].observe(self._other_neuron, "value")
+        self.figures[0].data[0].on_click(self._clicked)
 
     def _list(self) -> pd.DataFrame:
         """The neurons of the layer and category chosen, also put into the choice of neurons."""
@@ -97,9 +104,9 @@ class NeuronBrowser(Dashboard):
 
     def _figure(self) -> go.Figure:
         layer, category = self.controls["layer"].value, self.controls["category"].value
-        return profile_figure(
-            language_profile(self.stats, layer, self.neurons["neuron"].tolist()), layer, category.label
-        )
+        neurons = self.neurons["neuron"].tolist()
+        profile = language_profile(self.stats, layer, neurons)
+        return profile_figure(profile, layer, category.label, chosen=self.controls["neuron"].value)
 
     def _note(self) -> str:
         layer, neuron = self.controls["layer"].value, self.controls["neuron"].value
@@ -128,14 +135,22 @@ class NeuronBrowser(Dashboard):
         self.show([self._figure()], self._note())
 
     def _other_neuron(self, change: Any) -> None:
-        self.note.value = self._note()
+        self.show([self._figure()], self._note())
+
+    def _clicked(self, trace: Any, points: Any, state: Any) -> None:
+        """A click on a row of the figure chooses its neuron."""
+        if points.point_inds:
+            self.controls["neuron"].value = int(self.neurons["neuron"].iloc[points.point_inds[0][0]])
 
 
-def profile_figure(profile: pd.DataFrame, layer: int, category: str, *, dark: bool = False) -> go.Figure:
+def profile_figure(
+    profile: pd.DataFrame, layer: int, category: str, *, chosen: int | None = None, dark: bool = False
+) -> go.Figure:
     """Neurons down, languages across: the mean activation in units of the neuron's root mean square.
 
     Args:
         profile: `language_profile(...)`, in the order to show.
+        chosen: a neuron whose row is framed.
     """
     neurons, languages = (profile[name].unique().tolist() for name in ("neuron", "language"))
     tables = {
@@ -171,6 +186,10 @@ def profile_figure(profile: pd.DataFrame, layer: int, category: str, *, dark: bo
     )
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    if chosen in neurons:
+        row = neurons.index(chosen)
+        ends = {"x0": 0, "x1": 1, "xref": "paper", "y0": row - 0.5, "y1": row + 0.5}
+        figure.add_shape(type="rect", **ends, line={"color": CHOSEN, "width": 3})
     return figure
 
 
@@ -180,7 +199,7 @@ def profile_table(profile: pd.DataFrame) -> str:
     columns = {
         "language": profile["language"].tolist(),
         "mean": [
-            f"{text_bar(mean / highest) if highest > 0 else ''} {signed(mean, 3)}" for mean in profile["mean"].tolist()
+            text_bar(mean / highest if highest > 0 else 0.0, signed(mean, 3)) for mean in profile["mean"].tolist()
         ],
         "P(h > 0)": [f"{100 * rate:.0f}%" for rate in profile["firing_rate"].tolist()],
         "max": [signed(most, 3) for most in profile["max"].tolist()],

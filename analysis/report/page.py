@@ -7,7 +7,6 @@ data can end the element it stands in.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import unescape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -16,7 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..style.look import template
+from ..style.look import template, words_of
 from ..tables.table import Table, table_html
 from .pieces import Drawn, Missing
 
@@ -88,9 +87,7 @@ def render_page(sections: Sequence[Section], *, title: str, subtitle: str) -> st
 
 def alt_text(block: Drawn) -> str:
     """A figure in words for who does not see it: its title, what it is of, and how to read it."""
-    title = block.figure.layout.title
-    said = [unescape(text.replace("<br>", " ")) for text in (title.text, title.subtitle.text) if text]
-    return ". ".join([*said, block.caption])
+    return ". ".join(filter(None, [words_of(block.figure), block.caption]))
 
 
 def _without_template(figure: go.Figure) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 import plotly.graph_objects as go
@@ -61,6 +62,22 @@ def export_figures(
     if pictures:
         _draw(pictures)
     return [*written, *pictures]
+
+
+def drawn_pngs(figures: Sequence[go.Figure]) -> list[bytes]:
+    """Each figure as a PNG.
+
+    Raises:
+        ExportError: no Chromium draws them.
+    """
+    with TemporaryDirectory() as folder:
+        named = {f"{place}": figure for place, figure in enumerate(figures)}
+        return [path.read_bytes() for path in export_figures(named, folder, ["png"])]
+
+
+def can_draw() -> None:
+    """Raise `ExportError` unless there is a Chromium that draws pictures."""
+    drawn_pngs([go.Figure()])
 
 
 def _draw(pictures: Mapping[Path, go.Figure]) -> None:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from typing import Any, TypeVar
 
 import plotly.graph_objects as go
@@ -153,6 +153,12 @@ def themed(figure: go.Figure, *, dark: bool) -> go.Figure:
     """A copy of a figure of this package in the light or the dark look; its data are the same."""
     given(figure, go.Figure, "themed needs a figure", "such as layer_distribution(...)")
     return go.Figure(figure).update_layout(template=template(dark=dark))
+
+
+def words_of(figure: go.Figure) -> str:
+    """A figure's title and subtitle as plain text, for who does not see it."""
+    title = figure.layout.title
+    return ". ".join(unescape(text.replace("<br>", " ")) for text in (title.text, title.subtitle.text) if text)
 
 
 # Control characters but tab and line feed, as the pictures that Unicode has of them. XML, and so an SVG, can hold none of them.

@@ -4,12 +4,14 @@ import gc
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
+from chromium import need
 from nbclient import NotebookClient
 from tiny import assert_no_hooks
 from transformer_lens.hook_points import HookPoint
@@ -17,9 +19,11 @@ from transformer_lens.hook_points import HookPoint
 import clas_lens as cl
 from analysis import layer_distribution, overlap_matrix
 from analysis.dashboards import BenchResult, BenchView, LayerExplorer, NeuronBrowser, SteeringBench
-from analysis.dashboards.bench import bench_figure, bench_note
-from analysis.dashboards.dashboard import follow, in_one_title
-from analysis.dashboards.markup import table, text_bar
+from analysis.dashboards.bench_figures import bench_figures, bench_note, bench_said, lens_table
+from analysis.dashboards.controls import LayerChoice, NumberSlider, layer_text, layers_of
+from analysis.dashboards.dashboard import follow
+from analysis.dashboards.fit import ABOVE, fitted
+from analysis.dashboards.markup import BAR, table, text_bar
 from analysis.dashboards.neuron_browser import highlighted
 from analysis.dashboards.neuron_engine import Piece, language_profile, token_activations
 from analysis.style.look import quoted
@@ -238,6 +242,14 @@ def drawn(widget):
     return shown
 
 
+def goes_on(view, model, clas, stats):
+    """What the copied code prints, as a list."""
+    code = view.code.replace("print(", "said.extend(")
+    said = []
+    exec(code, {"model": model, "clas": clas, "stats": stats, "said": said})
+    return said
+
+
 def test_bench_sliders(model, small_corpus, monkeypatch):
     clas, stats = clas_of(model, small_corpus)
     view = BenchView(model, clas, PROMPT, "de", stats=stats)
@@ -247,19 +259,23 @@ def test_bench_sliders(model, small_corpus, monkeypatch):
             ("alpha", 5.0),
             ("beta", 0.9),
             ("gamma", 0.7),
-            ("layers", (1, 3)),
+            ("layers", (1, 2, 3)),
             ("masks", "uniform"),
             ("language", "en"),
             ("prompt", "Wo <script>liegt</script>"),
         ):
-            figure, note = drawn(view.figures[0]), view.note.value
+            figure, said, note = drawn(view.figures[0]), view.top.value, view.note.value
             view.controls[name].value = value
             assert drawn(view.figures[0])["data"] != figure["data"]
+            assert view.top.value != said
             assert view.note.value != note
+            assert goes_on(view, model, clas, stats) == [view.result.continuation_after]
         assert calls == []
         assert view.layers == (1, 2, 3)
         assert view.result.kl == 0  # English
-        before, after, change = view.figures[0].data
+        assert "en, anchor: not steered" in view.top.value
+        assert ("en (anchor: not steered)", "en") in view.controls["language"].options
+        (before, after), (change,) = view.figures[0].data, view.figures[1].data
         assert list(before.x) == list(after.x) == [100 * p for p in view.result.next_tokens["after"]]
         assert list(change.y) == [0.0] * 5
         expected = view.bench.run(alpha=5.0, beta=0.9, gamma=0.7, layers=(1, 2, 3), masks="uniform")
@@ -281,7 +297,7 @@ def clipped(h, language):
 def test_bench_of_rules_and_other_interventions(model, small_corpus):
     states = cl.collect_representations(model, small_corpus.take(range(3)), [2], progress=False)
     vector = cl.AddVector.diff_mean(states, 2)
-    for mine, controls in ((shrunk, {"layers", "alpha"}), (clipped, {"layers"}), (vector, {"alpha"})):
+    for mine, controls in ((shrunk, {"site", "layers", "alpha"}), (clipped, {"site", "layers"}), (vector, {"alpha"})):
         view = BenchView(model, mine, PROMPT, "de")
         try:
             assert set(view.controls) == {"prompt", "language", *controls}
@@ -295,7 +311,7 @@ def test_bench_of_rules_and_other_interventions(model, small_corpus):
             top = view.result.next_tokens.set_index("token_id")["after"]
             found = logits[0].softmax(-1)[top.index.to_list()].tolist()
             assert top.tolist() == pytest.approx(found, rel=1e-4)
-            for name in controls:
+            for name in controls - {"site"}:
                 shown = drawn(view.figures[0])["data"]
                 view.controls[name].value = (2, 4) if name == "layers" else 3.0
                 assert drawn(view.figures[0])["data"] != shown
@@ -319,13 +335,13 @@ def test_what_the_model_says_is_escaped():
         "p_after": [0.5],
     }
     result = BenchResult(tokens, 0.125, pd.DataFrame(lens), bad, bad)
-    note = bench_note(result, "de", (0,))
+    note = bench_note(result) + lens_table(result) + bench_said(result, bad, "de", "en", (0,))
     assert "<script" not in note
-    assert note.count("&lt;script&gt;") == 5
+    assert note.count("&lt;script&gt;") == 6
     assert "KL 0.1250 nats" in note
-    assert f"{16 * BLOCK} 50.0%" in note
-    assert f">{8 * BLOCK} 25.0%" in note
-    figure = bench_figure(result, (0,))
+    assert f"{BAR * BLOCK}\N{NO-BREAK SPACE}50.0%" in note
+    assert f">{BAR // 2 * BLOCK}\N{NO-BREAK SPACE}25.0%" in note
+    figure = bench_figures(result, (0,))[0]
     assert figure.layout.yaxis.ticktext == ("“&lt;script&gt;alert()&lt;/script&gt;”",)
     assert "<script>alert" not in figure.to_html(full_html=False)
 
@@ -336,12 +352,79 @@ def test_bench_says_what_it_cannot_show(llama, small_corpus):
     try:
         shown = drawn(view.figures[0])
         view.controls["prompt"].value = "<b> " * 600
-        assert "Not shown: the longest prompt has " in view.note.value
+        assert "Not shown: the longest prompt has " in view.top.value
         assert drawn(view.figures[0]) == shown
         view.controls["prompt"].value = PROMPT
-        assert "KL " in view.note.value
+        assert "KL " in view.top.value
+        view.controls["layers"].box.value = "2, 99"
+        assert "Not shown: layers 0 to 4 are there" in view.top.value
+        view.controls["layers"].box.value = "1, 3-4"
+        assert view.layers == (1, 3, 4)
+        assert "layers 1, 3-4: KL " in view.top.value
     finally:
         view.close()
+
+
+def test_bench_of_several_interventions_and_sites(model, small_corpus):
+    clas, stats = clas_of(model, small_corpus)
+    view = BenchView(model, {"CLAS": clas, "mine": shrunk}, PROMPT, "de", stats=stats)
+    try:
+        view.controls["alpha"].value = 5.0
+        view.controls["intervention"].value = "mine"
+        assert set(view.controls) == {"prompt", "language", "intervention", "site", "layers", "alpha"}
+        for site in ("mlp", "attn", "residual"):
+            view.controls["site"].value = site
+            view.controls["alpha"].value = 2.0
+            with cl.steer(model, replace(shrunk, site=site, alpha=2.0), "de"):
+                assert view.result.continuation_after == cl.generate(model, [PROMPT], max_new_tokens=6)[0]
+            assert f"replace(interventions['mine'], site='{site}', layers=(2, 3), alpha=2.0)" in view.code.replace(
+                "alpha=2.0, layers=(2, 3)", "layers=(2, 3), alpha=2.0"
+            )
+        view.controls["intervention"].value = "CLAS"
+        assert view.controls["alpha"].value == -2.0
+        assert view.result.kl == SteeringBench(model, clas, PROMPT, "de").run().kl
+    finally:
+        view.close()
+    assert_no_hooks(model)
+    with pytest.raises(ValueError, match="empty mapping"):
+        BenchView(model, {}, PROMPT, "de")
+
+
+def test_a_typed_number_moves_the_slider_and_its_limits():
+    number = NumberSlider("alpha", 0.3, -8.0, 8.0)
+    assert number.slider.step == 0.05
+    heard = []
+    number.observe(lambda change: heard.append(change["new"]), "value")
+    number.box.value = -12.3
+    assert (number.value, number.slider.value, number.slider.min, number.slider.step) == (-12.3, -12.3, -12.3, 0.05)
+    number.slider.value = 2.0
+    assert (number.value, number.box.value, number.slider.min) == (2.0, 2.0, -8.0)
+    number.box.value = float("nan")
+    assert (number.value, number.box.value) == (2.0, 2.0)
+    assert heard == [-12.3, 2.0]
+
+
+def test_layers_are_dragged_or_typed():
+    choice = LayerChoice((2, 3, 7), 10)
+    assert (choice.box.value, choice.slider.value) == ("2-3, 7", (2, 7))
+    choice.slider.value = (4, 6)
+    assert (choice.value, choice.box.value) == ((4, 5, 6), "4-6")
+    choice.box.value = "1, 9-8"
+    assert "layers 0 to 9" in choice.wrong or choice.value == (1,)
+    for text in ("x", "", "3-12", "1-2-3"):
+        with pytest.raises(ValueError, match="got"):
+            layers_of(text, 10)
+    assert layers_of(layer_text((0, 1, 2, 5, 8, 9)), 10) == (0, 1, 2, 5, 8, 9)
+
+
+def test_a_click_on_a_row_shows_its_texts(llama, small_stats, small_corpus):
+    view = NeuronBrowser(llama, small_stats, small_corpus, category=cl.NeuronCategory.PARTIAL_SHARED)
+    view._clicked(None, SimpleNamespace(point_inds=[[3, 0]]), None)
+    chosen = view.neurons["neuron"][3]
+    assert f"Neuron 2.{chosen}, " in view.note.value
+    (frame,) = view.figures[0].layout.shapes
+    assert (frame.y0, frame.y1) == (2.5, 3.5)
+    view.close()
 
 
 def test_layer_explorer(small_stats):
@@ -355,7 +438,7 @@ def test_layer_explorer(small_stats):
         for shown, figure in zip(
             view.figures, (layer_distribution(cats, bridge_layers=layers), overlap_matrix(cats)), strict=True
         ):
-            assert drawn(shown) == drawn(in_one_title(figure))
+            assert drawn(shown) == drawn(fitted(figure, view.panel_width))
         assert f"bridge layers: {layers[0]}" in view.note.value
     low = small_stats.mean.min()
     view.controls["activity"].value = "mean"
@@ -364,6 +447,19 @@ def test_layer_explorer(small_stats):
     fixed = LayerExplorer(small_stats, bridge_layers=(1,))
     assert fixed.bridge_layers == (1,)
     fixed.close()
+
+
+def test_figures_are_as_wide_as_their_cell(small_stats):
+    view = LayerExplorer(small_stats)
+    layers, overlap = view.figures
+    for cell, width in ((1400, 688), (900, 438), (600, 596), (320, 316), (100, 240)):
+        view._cell.width = cell
+        assert layers.layout.width == overlap.layout.width == width
+        assert layers.layout.height - layers.layout.margin.b == 420 - view.originals[0].layout.margin.t + ABOVE - 80
+    assert layers.layout.margin.b > 80  # the legend has several rows
+    view.controls["threshold"].value = 0.01
+    assert layers.layout.width == 240
+    view.close()
 
 
 def test_token_activations_find_the_maximum(each_model, small_corpus):
@@ -435,7 +531,9 @@ def test_highlighting_is_escaped_and_cut():
 
 def test_markup():
     assert "<script>" not in table({"<script>": ["<script>"]})
-    assert (text_bar(0.5), text_bar(2.0), text_bar(-1.0)) == (8 * BLOCK, 16 * BLOCK, "")
+    bars = [text_bar(share, "x").split("\N{NO-BREAK SPACE}") for share in (0.5, 2.0, -1.0, 0.3)]
+    whole, rest = divmod(round(8 * BAR * 0.3), 8)
+    assert bars == [[BAR // 2 * BLOCK, "x"], [BAR * BLOCK, "x"], ["", "x"], [whole * BLOCK + chr(0x2590 - rest), "x"]]
     assert quoted(" a\n") == "“ a\N{RETURN SYMBOL}”"
 
 
@@ -452,13 +550,14 @@ def test_follow_keeps_the_figure(small_cats):
 
 def test_without_widgets_a_static_figure_is_shown(small_stats):
     view = LayerExplorer(small_stats)
-    bundle = view._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", WIDGET, "text/html"}
-    assert bundle["text/plain"] == "LayerExplorer(activity='mean', threshold=0.0)"
-    assert bundle["text/html"].count("Plotly.newPlot") == 2
-    assert "<table" in bundle["text/html"]
-    assert len(bundle["text/html"]) < 60_000
-    json.dumps(bundle)
+    need("chromium")
+    html = view.static_html()
+    assert html.count('src="data:image/png;base64,') == 2
+    assert 'alt="MLP neurons by the number of languages they are active in. tiny-llama, ' in html
+    assert "<table" in html
+    assert "<script" not in html
+    assert len(html) < 800_000
+    assert view._repr_mimebundle_()["text/plain"] == "LayerExplorer(activity='mean', threshold=0.0)"
     view.close()
 
 
@@ -482,8 +581,9 @@ def test_in_a_kernel(folders):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook = NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     for place in (1, 3, 5):
-        (output,) = notebook.cells[place].outputs
-        assert {WIDGET, "text/html"} <= set(output["data"])
+        picture, output = notebook.cells[place].outputs
+        assert set(picture["data"]) == {"text/html"}
+        assert set(output["data"]) == {WIDGET, "text/plain"}
     states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
     shown = [state["state"] for state in states.values() if state["state"].get("description") == "alpha"]
     assert shown[0]["value"] == 6.0
