@@ -2,6 +2,8 @@
 
 import base64
 import re
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -25,6 +27,11 @@ def pictures(cell: NotebookNode) -> list[bytes]:
     """The PNGs among a cell's outputs."""
     shown = [output.get("data", {}) for output in cell.get("outputs", [])]
     return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
+
+
+def picture_names(path: Path) -> Iterator[str]:
+    """File names for a lesson's pictures on the site, in their order."""
+    return (f"{path.stem}_{number}.png" for number in count())
 
 
 def heading(text: str) -> str | None:

@@ -5,9 +5,11 @@ import re
 from importlib.util import resolve_name
 from pathlib import Path
 
-from lessons import LESSONS, ROOT, cells_of, heading, pictures, title_of
+from gallery import more_of_the_gallery
+from lessons import LESSONS, ROOT, cells_of, heading, picture_names, pictures, title_of
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from slides import deck
 
 FENCE = "````"  # code and answers may hold three
@@ -29,6 +31,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The gallery goes on with what the lessons draw."""
+    if page.file.src_uri != "gallery.md":
+        return markdown
+    homes = public_names(ROOT / "analysis")
+    drawing = {name for name, home in homes.items() if home.startswith("analysis.figures.")}
+    return f"{markdown}\n\n{more_of_the_gallery(markdown, drawing)}\n"
+
+
 def to_pages(text: str) -> str:
     """Links to notebooks lead to their pages, and folded solutions hold Markdown."""
     return re.sub(r"\]\((\w+)\.ipynb", r"](\1.md", text).replace("<details>", '<details markdown="1">')
@@ -39,7 +50,7 @@ def to_pages(text: str) -> str:
 
 def lesson(path: Path) -> dict[str, str | bytes]:
     """A notebook's page and its pictures."""
-    parts, files, last = [], {}, title_of(path)
+    parts, files, last, names = [], {}, title_of(path), picture_names(path)
     for cell in cells_of(path):
         if cell.cell_type == "markdown":
             parts.append(to_pages(cell.source))
@@ -49,7 +60,7 @@ def lesson(path: Path) -> dict[str, str | bytes]:
         for output in cell.outputs:
             data = output.get("data", {})
             if "image/png" in data:
-                name = f"{path.stem}_{len(files)}.png"
+                name = next(names)
                 files[f"notebooks/{name}"] = pictures({"outputs": [output]})[0]
                 parts.append(f"![Figure of the section “{last}”]({name})")
             elif "text/html" in data:
