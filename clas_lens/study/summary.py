@@ -23,7 +23,8 @@ def summary(run: Run) -> str:
         "## What steering changes",
         "",
         "KL(unsteered || steered) of the next-token distribution in nats; share of texts whose most likely next token changed; "
-        f"cosine of the sentence representation to {clas.anchor}, mean over the bridge layers.",
+        f"cosine of the sentence representation to {clas.anchor}, mean over the bridge layers; moved: how far it went, as a share "
+        "of its length.",
         "",
         _effects(run),
         "",
@@ -41,7 +42,7 @@ def _effects(run: Run) -> str:
         effects, _ = load_table(run.folder.tables / "effects.parquet", KIND)
     except ArtifactError:
         return "Nothing was read with steering."
-    digits = {"kl": 4, "top1_changed": 3, "cosine_before": 4, "cosine_after": 4}
+    digits = {"kl": 4, "top1_changed": 3, "cosine_before": 4, "cosine_after": 4, "moved": 4}
     return _markdown(effects.round(digits))
 
 
