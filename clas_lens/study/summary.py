@@ -23,8 +23,8 @@ def summary(run: Run) -> str:
         "## What steering changes",
         "",
         "KL(unsteered || steered) of the next-token distribution in nats; share of texts whose most likely next token changed; "
-        f"cosine of the sentence representation to {clas.anchor}, mean over the bridge layers; moved: how far it went, as a share "
-        "of its length.",
+        f"cosine of the sentence representation to {clas.anchor}, mean over the bridge layers; moved: how far it went, as a "
+        "share of its length.",
         "",
         _effects(run),
         "",
