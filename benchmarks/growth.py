@@ -86,7 +86,7 @@ def draw(rows: list[Row], folder: Path) -> None:
                     x=part["value"],
                     y=part[name],
                     text=[""] * (len(part) - 1) + [str(backend)] if several else None,
-                    textposition="middle left" if backend == "hooked" else "bottom left",
+                    textposition="middle left" if backend == "hooked" else "top left",
                     mode="lines+markers+text" if several else "lines+markers",
                     line={"color": SERIES_COLOURS[row - 1], "dash": "dot" if backend == "bridge" else "solid"},
                     row=row,
@@ -99,11 +99,11 @@ def draw(rows: list[Row], folder: Path) -> None:
         figure.update_xaxes(nticks=4, rangemode="tozero", col=column)
         if axis == "length":
             figure.update_yaxes(matches=None, showticklabels=True, col=column)
-    start, long = (", ".join(f"{value} {UNITS[axis]}" for axis, value in one.items()) for one in (START, LONG))
+    start = ", ".join(f"{value} {UNITS[axis]}" for axis, value in START.items())
     apply_look(
         figure,
         title="Time and memory of a collection",
-        subtitle=f"each panel changes one of: {start}; length: {long}, and both backends",
+        subtitle=f"each panel changes one of: {start}; length: {LONG['texts']} texts in one language, and both backends",
         width=PAGE,
         height=480,
         legend=False,
