@@ -109,6 +109,8 @@ def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
         ends = [end.strip() for end in part.split("-")]
         if len(ends) > 2 or not all(end.isdecimal() for end in ends):
             raise ValueError(f"layers are written as 3, 5-7; got {text!r}")
+        if int(ends[0]) > int(ends[-1]):
+            raise ValueError(f"the smaller layer comes first, as in 5-7; got {text!r}")
         found |= set(range(int(ends[0]), int(ends[-1]) + 1))
     if not found or max(found) >= n_layers:
         raise ValueError(f"layers 0 to {n_layers - 1} are there, at least one is needed; got {text!r}")

@@ -18,8 +18,7 @@ from clas_lens.models.loading import ModelLoadError
 HookFunction = Callable[..., Tensor | None]
 
 
-_BridgeState = tuple[dict[str, HookPoint], int]
-_kept: "weakref.WeakKeyDictionary[Any, tuple[_BridgeState, dict[str, HookPoint]]]" = weakref.WeakKeyDictionary()
+KEPT = "_clas_lens_hook_points"  # of a bridge: on the model, not beside it, since hooks may hold the model
 
 
 def hook_points(model: LensModel) -> Mapping[str, HookPoint]:
@@ -31,10 +30,11 @@ def hook_points(model: LensModel) -> Mapping[str, HookPoint]:
     changes = getattr(base, "alias_generation", None)
     if isinstance(model, HookedTransformer) or changes is None:
         return model.hook_dict
-    state = (model._hook_registry, changes())
-    if model not in _kept or _kept[model][0] != state:
-        _kept[model] = (dict(model._hook_registry), changes()), model.hook_dict
-    return _kept[model][1]
+    kept = vars(model).get(KEPT)
+    if kept is None or kept[0] != (model._hook_registry, changes()):
+        kept = vars(model)[KEPT] = (dict(model._hook_registry), changes()), model.hook_dict
+    points: Mapping[str, HookPoint] = kept[1]
+    return points
 
 
 class HookBlock:

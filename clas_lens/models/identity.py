@@ -32,6 +32,7 @@ def describe_model(model: LensModel, site: UnitSite = "mlp") -> dict[str, Any]:
         "neurons": neuron_fingerprint(model, site),
         "weights": model_fingerprint(model),
         "parameters": parameter_fingerprint(model),
+        "attention": attention_fingerprint(model),
         "checked": was_checked(model),
     }
 
@@ -92,6 +93,24 @@ def neuron_fingerprint(model: LensModel, site: UnitSite = "mlp") -> str:
     digest = hashlib.sha256(f"{model.cfg.n_layers} {n_units(model, site)}".encode())
     for layer in range(model.cfg.n_layers):
         digest.update(_strided_values(output_projection(model, site, layer), 256))
+    return digest.hexdigest()[:16]
+
+
+def attention_fingerprint(model: LensModel) -> str | None:
+    """A hash of a sample of every attention matrix, by which `steer` tells a fine-tune of attention on another backend.
+
+    The same for both backends, in float32 and bfloat16, of one checkpoint; None where a bridge knows no such matrices.
+    """
+    digest = hashlib.sha256()
+    for block in model.blocks:
+        attention: Any = block.attn
+        try:
+            # Of grouped keys and values a HookedTransformer holds each once under the name with the underscore.
+            for names in (("W_Q",), ("_W_K", "W_K"), ("_W_V", "W_V"), ("W_O",)):
+                held = next(name for name in names if hasattr(attention, name))
+                digest.update(_strided_values(getattr(attention, held).detach(), 64))
+        except (AttributeError, NotImplementedError, RuntimeError, StopIteration):  # as in `units`
+            return None
     return digest.hexdigest()[:16]
 
 

@@ -103,29 +103,40 @@ class NeuronAccumulator:
         self,
         layer: int,
         gate: Float[Tensor, "row neuron"],
+        weights: Float[Tensor, "token"],
+        rows: Int[Tensor, "token"] | None = None,
+    ) -> None:
+        """Add one layer's gate of the same tokens, before its nonlinearity."""
+        sums, home = self.sums, self.sums.sum.device
+        assert sums.gate_sum is not None, "made with gate=False"
+        assert sums.gated is not None
+        weights = weights.to(gate.device)
+        mean, gated = _zeros(gate), _zeros(gate)
+        for part, values in _blocks(gate, rows):
+            mean += weights[part] @ values
+            if sums.gate_histogram is not None:
+                sums.gate_histogram[layer] += count_bins(values).to(home)
+            gated += _count_positive(values)
+        sums.gate_sum[layer] += mean.to(home)
+        sums.gated[layer] += gated.long().to(home)
+
+    def update_activated(
+        self,
+        layer: int,
         activated: Float[Tensor, "row neuron"],
         weights: Float[Tensor, "token"],
         rows: Int[Tensor, "token"] | None = None,
     ) -> None:
-        """Add one layer's gate of the same tokens: before its nonlinearity (`gate`) and after it (`activated`)."""
+        """Add what one layer's nonlinearity makes of the gate of the same tokens."""
         sums, home = self.sums, self.sums.sum.device
-        assert sums.gate_sum is not None, "made with gate=False"
-        assert sums.gate_act_sum is not None
-        assert sums.gated is not None
-        weights = weights.to(gate.device)
-        before, after, gated = _zeros(gate), _zeros(gate), _zeros(gate)
-        for part, values in _blocks(gate, rows):
-            before += weights[part] @ values
-            if sums.gate_histogram is not None:
-                sums.gate_histogram[layer] += count_bins(values).to(home)
-            gated += _count_positive(values)
+        assert sums.gate_act_sum is not None, "made with gate=False"
+        weights = weights.to(activated.device)
+        mean = _zeros(activated)
         for part, values in _blocks(activated, rows):
-            after += weights[part] @ values
+            mean += weights[part] @ values
             if sums.gate_act_histogram is not None:
                 sums.gate_act_histogram[layer] += count_bins(values).to(home)
-        sums.gate_sum[layer] += before.to(home)
-        sums.gate_act_sum[layer] += after.to(home)
-        sums.gated[layer] += gated.long().to(home)
+        sums.gate_act_sum[layer] += mean.to(home)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""

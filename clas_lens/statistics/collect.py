@@ -225,21 +225,24 @@ class _BatchReader:
             yield
 
     def _on_gate(self, layer: int, activation: Tensor, hook: object) -> None:
-        self._gate = layer, _rows(activation)
+        gate = _rows(activation)
+        self._gate = layer, gate
+        # Now: a nonlinearity may work in place.
+        self._accumulator.update_gate(layer, gate, self._weights, self._rows)
 
     def _on_activated(self, activated: Tensor) -> None:
         if self._gate is not None:
-            self._add_gate(*self._gate, _rows(activated))
+            self._add_activated(self._gate[0], _rows(activated))
 
     def _on_units(self, layer: int, activation: Tensor, hook: object) -> None:
         if self._gate is not None:  # the nonlinearity was not seen
-            self._add_gate(*self._gate, gate_activation(self._model, layer)(self._gate[1]))
+            self._add_activated(layer, gate_activation(self._model, layer)(self._gate[1]))
         post = _rows(activation)
         self._accumulator.update(layer, post, self._weights, self._examples, self._positions, self._rows)
 
-    def _add_gate(self, layer: int, gate: Tensor, activated: Tensor) -> None:
+    def _add_activated(self, layer: int, activated: Tensor) -> None:
         self._gate = None
-        self._accumulator.update_gate(layer, gate, activated, self._weights, self._rows)
+        self._accumulator.update_activated(layer, activated, self._weights, self._rows)
 
 
 def _rows(activation: Float[Tensor, "batch pos *width"]) -> Float[Tensor, "row unit"]:

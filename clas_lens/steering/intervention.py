@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clas_lens.corpus.arguments import given_model
 from clas_lens.given import given_path, given_word, named
-from clas_lens.models.identity import neuron_fingerprint, parameter_fingerprint
+from clas_lens.models.identity import attention_fingerprint, neuron_fingerprint, parameter_fingerprint
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.models.units import check_units, n_units, site_of
 from clas_lens.saved import SAVED_ONLY, Saved
@@ -216,14 +216,19 @@ def check_weights(model: LensModel, described: Mapping[str, Any]) -> None:
             f"this intervention was measured on {described.get('name')!r} with other weights than "
             f"{model.cfg.model_name!r} has now (float16 copies count as other weights). Measure this model."
         )
-    sampled = described.get("parameters")
-    if sampled is None:
-        return
-    here = parameter_fingerprint(model)
-    if sampled != here and sampled.split()[:2] == here.split()[:2]:
+    if _other_weights_differ(model, described):
         warnings.warn(
             f"this intervention was measured on {described.get('name')!r}, whose neurons are those of "
             f"{model.cfg.model_name!r} but whose other weights differ (a fine-tune of attention, or other processing): its "
             "categories may not be this model's",
             stacklevel=2,
         )
+
+
+def _other_weights_differ(model: LensModel, described: Mapping[str, Any]) -> bool:
+    """Whether weights beside the neurons' are known to be others: all, of one backend and dtype; else those of attention."""
+    sampled, here = described.get("parameters"), parameter_fingerprint(model)
+    if sampled is not None and sampled.split()[:2] == here.split()[:2]:
+        return sampled != here
+    attention = described.get("attention")
+    return attention is not None and attention_fingerprint(model) not in (None, attention)

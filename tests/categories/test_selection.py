@@ -124,7 +124,8 @@ def fed_gates(values):
         gate = torch.tensor(gates).T
         accumulators[code] = cl.statistics.NeuronAccumulator(1, gate.shape[1], histograms=True)
         weights = torch.ones(len(gate))
-        accumulators[code].update_gate(0, gate, gate.relu(), weights)
+        accumulators[code].update_gate(0, gate, weights)
+        accumulators[code].update_activated(0, gate.relu(), weights)
         accumulators[code].count(samples=1, tokens=len(gate))
     return cl.NeuronStatistics.from_accumulators(accumulators)
 

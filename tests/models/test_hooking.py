@@ -145,6 +145,7 @@ def test_hook_points_are_those_of_the_model_as_it_is_now(folders):
     assert hook_points(copy.deepcopy(model))[post_name(0)] is not points[post_name(0)]
     model.enable_compatibility_mode(disable_warnings=True)
     assert hook_points(model) == model.hook_dict
+    model.add_hook(post_name(0), lambda h, hook, held=model: None)  # a user's hook that holds its model
     freed = weakref.ref(model)
     del model, points
     gc.collect()

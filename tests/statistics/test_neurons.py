@@ -23,7 +23,8 @@ def fed(pooling="sample", histograms=False):
     gate = torch.tensor([[1.0, -1.0], [1.0, 0.0], [-1.0, 2.0]])
     lengths = [2, 1]
     accumulator.update(0, post, token_weights(lengths, pooling), torch.tensor([5, 5, 7]), torch.tensor([0, 1, 0]))
-    accumulator.update_gate(0, gate, gate.relu(), token_weights(lengths, pooling))
+    accumulator.update_gate(0, gate, token_weights(lengths, pooling))
+    accumulator.update_activated(0, gate.relu(), token_weights(lengths, pooling))
     accumulator.count(samples=2, tokens=3)
     return accumulator
 
@@ -81,7 +82,8 @@ def test_tokens_in_several_blocks_among_rows_that_do_not_count(monkeypatch):
     for histograms in (False, True):
         accumulator = cl.statistics.NeuronAccumulator(1, 3, histograms=histograms)
         accumulator.update(0, post, weights, examples, positions, rows)
-        accumulator.update_gate(0, gate, gate.relu(), weights, rows)
+        accumulator.update_gate(0, gate, weights, rows)
+        accumulator.update_activated(0, gate.relu(), weights, rows)
         sums, h, g = accumulator.sums, post[rows].double(), gate[rows].double()
         torch.testing.assert_close(sums.sum[0], weights.double() @ h, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(sums.square_sum[0], weights.double() @ h.square(), atol=1e-4, rtol=1e-5)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tiny import BACKEND, BACKENDS, logits
+from tiny import BACKEND, BACKENDS, logits, needs_hooked
 
 import clas_lens as cl
 from clas_lens.models.sites import post_name
@@ -337,6 +337,21 @@ def test_masks_of_other_attention_weights_are_told(lens_models, small_cats):
         next(weight for name, weight in model.named_parameters() if name.endswith("W_Q") or "q_proj" in name).mul_(1.5)
     told = pytest.warns(UserWarning, match="whose other weights differ")
     with told, cl.steer(model, clas, language="de", must_fire=False):
+        pass
+
+
+@needs_hooked
+@pytest.mark.parametrize("matrix", ["q_proj", "k_proj", "v_proj", "o_proj"])
+def test_masks_of_other_attention_weights_are_told_across_backends(lens_models, hf_models, small_cats, matrix):
+    same = cl.Clas(replace(small_cats, model=cl.models.describe_model(lens_models["llama", "hooked"])), layers=LAYERS)
+    with cl.steer(lens_models["llama", "bridge"], same, language="de", must_fire=False):
+        pass  # warnings are errors here
+    tuned = copy.deepcopy(hf_models["llama"])
+    with torch.no_grad():
+        tuned.get_submodule(f"model.layers.3.self_attn.{matrix}").weight.mul_(1.5)
+    bridge = cl.load_model(tuned, tokenizer=lens_models["llama", "bridge"].tokenizer, backend="bridge")
+    told = pytest.warns(UserWarning, match="whose other weights differ")
+    with told, cl.steer(bridge, same, language="de", must_fire=False):
         pass
 
 
