@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.corpus.arguments import given_model
-from clas_lens.corpus.content import texts_behind
-from clas_lens.corpus.parallel import example_keys
+from clas_lens.corpus.content import example_keys, texts_behind
 from clas_lens.given import given, given_number, given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations, given_representations

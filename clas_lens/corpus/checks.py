@@ -54,3 +54,19 @@ def listed_values(what: str, values: object) -> tuple[Any, ...]:
 def _shown(value: object) -> str:
     words = repr(value)
     return f"{words if len(words) <= 60 else words[:57] + '...'} (a {type(value).__name__})"
+
+
+def agreed_ids(ids: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:
+    """The ids, if every language has the same ones in the same order."""
+    if not ids:
+        raise CorpusError(f"{name}: no languages given")
+    first_language, first = next(iter(ids.items()))
+    for language, other in ids.items():
+        for line, (a, b) in enumerate(zip(first, other, strict=False), start=1):
+            if a != b:
+                raise CorpusError(
+                    f"{name}: line {line} is example {a!r} in {first_language!r} but {b!r} in {language!r}"
+                )
+        if len(first) != len(other):
+            raise CorpusError(f"{name}: {len(first)} examples in {first_language!r} but {len(other)} in {language!r}")
+    return first

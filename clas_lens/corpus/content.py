@@ -3,7 +3,7 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -28,3 +28,8 @@ def xquad_article_of() -> Mapping[str, int]:
     """The article, 0..47, of each paragraph of XQuAD in its 12 languages, by the paragraph's `text_hash`."""
     table = json.loads((files("clas_lens") / "data" / "xquad_articles.json").read_text(encoding="utf-8"))
     return {one: place for articles in table.values() for place, article in enumerate(articles) for one in article}
+
+
+def example_keys(corpus: str, ids: Iterable[str]) -> list[str]:
+    """The names under which examples are known across corpora and tasks: `<corpus>/<id>`."""
+    return [f"{corpus}/{example}" for example in ids]

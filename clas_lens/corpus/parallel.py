@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items, bundled_languages
-from clas_lens.corpus.checks import CorpusError, fields_fault, id_fault, listed_values, text_fault
+from clas_lens.corpus.checks import CorpusError, agreed_ids, fields_fault, id_fault, listed_values, text_fault
 from clas_lens.corpus.content import text_hash
-from clas_lens.corpus.sources import Columns, agreed_ids, json_rows, load_columns, numbered_lines
+from clas_lens.corpus.language_files import files_by_language, json_rows, numbered_lines
+from clas_lens.corpus.sources import Columns, load_columns
 from clas_lens.display import bars, card, listed, shortened
-from clas_lens.given import given, given_path, given_whole, whole_place
+from clas_lens.given import given, given_whole, whole_place
 from clas_lens.vocabulary import OnBad, check_language, check_languages
 
 
@@ -208,7 +209,7 @@ class ParallelCorpus:
         Args:
             paths: language code to file, or a folder of `<language>.txt` (or `.txt.gz`) files.
         """
-        files = paths if isinstance(paths, Mapping) else _files_by_language(paths, ".txt")
+        files = paths if isinstance(paths, Mapping) else files_by_language(paths, ".txt")
         texts = {code: [text for _, text in numbered_lines(code, path)] for code, path in files.items()}
         return cls.from_texts(texts, name="files")
 
@@ -225,15 +226,11 @@ class ParallelCorpus:
         Args:
             paths: language code to file, or a folder of `<language>.jsonl` (or `.jsonl.gz`) files.
         """
-        files = paths if isinstance(paths, Mapping) else _files_by_language(paths, ".jsonl")
+        files = paths if isinstance(paths, Mapping) else files_by_language(paths, ".jsonl")
         texts: dict[str, list[str]] = {}
         ids: dict[str, list[str]] = {}
         for code, path in files.items():
-            rows = list(
-                json_rows(
-                    code, given_path("a file", path, error=CorpusError), [text_field, *([id_field] if id_field else [])]
-                )
-            )
+            rows = list(json_rows(code, path, [text_field, *([id_field] if id_field else [])]))
             texts[code] = [row[text_field] for row in rows]
             if id_field:
                 ids[code] = [str(row[id_field]) for row in rows]
@@ -337,23 +334,3 @@ def _known_fields(name: str, fields: Sequence[str], known: Sequence[str]) -> tup
         asked = f"no field {odd[0]!r}" if odd else "no fields given"
         raise CorpusError(f"{name}: {asked}; available: {', '.join(known)}")
     return chosen
-
-
-def _files_by_language(where: str | Path, suffix: str) -> dict[str, Path]:
-    folder = given_path("a folder of texts", where, error=CorpusError)
-    if not folder.is_dir():
-        raise CorpusError(f"no such folder: {folder} (expected one of <language>{suffix} files)")
-    files: dict[str, Path] = {}
-    for file in sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"*{suffix}.gz")]):
-        code = check_language(file.name.removesuffix(".gz").removesuffix(suffix))
-        if code in files:
-            raise CorpusError(f"{folder}: both {files[code].name} and {file.name} are there; keep one of them")
-        files[code] = file
-    if not files:
-        raise CorpusError(f"{folder}: no <language>{suffix} files there")
-    return files
-
-
-def example_keys(corpus: str, ids: Iterable[str]) -> list[str]:
-    """The names under which examples are known across corpora and tasks: `<corpus>/<id>`."""
-    return [f"{corpus}/{example}" for example in ids]

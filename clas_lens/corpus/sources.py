@@ -1,4 +1,4 @@
-"""Where texts come from: data sets in folders or on the Hub, JSON lines. Everything is returned as columns of values."""
+"""Where texts come from: data sets in folders or on the Hub. Everything is returned as columns of values."""
 
 import hashlib
 import json
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clas_lens.corpus.checks import CorpusError, id_fault, text_fault
-from clas_lens.corpus.folder import DatasetFolder, Row, json_object, text_lines
+from clas_lens.corpus.checks import CorpusError, agreed_ids, id_fault
+from clas_lens.corpus.folder import DatasetFolder, Row
 from clas_lens.given import given_path
 from clas_lens.models.checkpoints import reach_hub
 from clas_lens.models.loading import ModelLoadError
@@ -214,44 +214,3 @@ def _check_source(name: str, source: str) -> None:
             f"{name}: no network, {source!r} is not in the datasets cache, and it is not a local folder. "
             "Give a local copy's folder."
         )
-
-
-def json_rows(language: str, path: str | Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """One JSON object a line, with the fields that are needed; the first of them holds the text, the others ids."""
-    for number, line in numbered_lines(language, path):
-        where = f"language {language!r}: {path}, line {number}"
-        row = json_object(where, line)
-        missing = [field for field in needed if field not in row]
-        if missing:
-            raise CorpusError(f"{where} has no field {missing[0]!r}; it has: {', '.join(row)}")
-        wrong = text_fault(row[needed[0]])
-        if wrong:
-            raise CorpusError(f"{where}: {needed[0]!r} {wrong}")
-        for field in needed[1:]:
-            if id_fault(row[field]):
-                raise CorpusError(f"{where}: {field!r} {id_fault(row[field])}")
-        yield row
-
-
-def numbered_lines(language: str, path: str | Path) -> Iterator[tuple[int, str]]:
-    """The lines of one language's text file, plain or .gz."""
-    file = given_path(f"the file of {language!r}", path, error=CorpusError)
-    if not file.is_file():
-        raise CorpusError(f"language {language!r}: no such file: {file}")
-    yield from text_lines(f"language {language!r}", file)
-
-
-def agreed_ids(ids: Mapping[str, Sequence[str]], name: str) -> Sequence[str]:
-    """The ids, if every language has the same ones in the same order."""
-    if not ids:
-        raise CorpusError(f"{name}: no languages given")
-    first_language, first = next(iter(ids.items()))
-    for language, other in ids.items():
-        for line, (a, b) in enumerate(zip(first, other, strict=False), start=1):
-            if a != b:
-                raise CorpusError(
-                    f"{name}: line {line} is example {a!r} in {first_language!r} but {b!r} in {language!r}"
-                )
-        if len(first) != len(other):
-            raise CorpusError(f"{name}: {len(first)} examples in {first_language!r} but {len(other)} in {language!r}")
-    return first

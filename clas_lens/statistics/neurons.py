@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.artifacts import keep, provenance
-from clas_lens.corpus.content import texts_behind
-from clas_lens.corpus.parallel import example_keys
+from clas_lens.corpus.content import example_keys, texts_behind
 from clas_lens.display import card, line, listed
 from clas_lens.given import given, given_each, given_path
 from clas_lens.models.units import site_of, units_fact, units_in_words
