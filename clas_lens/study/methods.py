@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Literal, assert_never
 
 from clas_lens.baselines.amplify import Amplify, sadi_neurons
 from clas_lens.baselines.arithmetic import LanguageArithmetics
@@ -23,6 +23,9 @@ from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.study.config import MethodsConfig
 from clas_lens.vocabulary import Method, Pool, Pooling, ReadSite
+
+# From the first bridge layer on, all, or all from the one on that is searched with alpha.
+PassLayers = Literal["none", "bridge", "all", "searched"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,23 @@ def build_method(method: Method, config: MethodsConfig, of: Ingredients, *, seed
             cats, dealt = clas.categories, of.measure(shuffled_labels(of.corpus(), seed=seed), stats.pooling)
             null = categorize(dealt, cats.threshold, cats.activity, quantile=cats.quantile)
             return replace(clas, categories=null)
+        case _:
+            assert_never(method)
+
+
+def pass_layers(method: Method) -> PassLayers:
+    """The layers that a method's own pass takes; those below are shared with the unsteered one."""
+    match method:
+        case "base":
+            return "none"
+        case "clas" | "int-mu-clas" | "diff-mean" | "incline":
+            return "bridge"
+        case "random" | "other-categories" | "uniform" | "noise" | "shuffled":
+            return "bridge"
+        case "int-mu" | "language-arithmetics" | "amplify" | "sadi" | "recover" | "incline-released":
+            return "all"
+        case "diff-mean-unit":
+            return "searched"
         case _:
             assert_never(method)
 

@@ -11,6 +11,7 @@ from clas_lens.given import given, given_number, given_whole
 from clas_lens.models.presets import PRESETS
 from clas_lens.significance.power import planned_gain
 from clas_lens.study.config import StudyConfig, TaskConfig
+from clas_lens.study.methods import pass_layers
 from clas_lens.tasks.base import Expected
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import Method
@@ -29,17 +30,6 @@ CHANGED = (0.1, 0.2)  # shares of the answers of a language that steering change
 
 
 LAYERS = 24  # of a model that is not known
-
-
-FROM_THE_FIRST_LAYER: tuple[Method, ...] = (
-    "int-mu",
-    "diff-mean-unit",
-    "incline-released",
-    "language-arithmetics",
-    "amplify",
-    "sadi",
-    "recover",
-)
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,9 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
     grids += [(upper, alphas) for upper in windows]
     what = f"{len(searched)} methods x {alphas} alphas" + (f" and {pairs} pairs of beta and gamma" if pairs else "")
     what += f", clas at {len(windows)} windows of layers x {alphas} alphas" if windows else ""
-    what += f", diff-mean-unit at {_n_layers(config) - 1} layers" if "diff-mean-unit" in searched else ""
+    what += "".join(
+        f", {method} at {_n_layers(config) - 1} layers" for method in searched if pass_layers(method) == "searched"
+    )
     return _step(
         f"search {task.task}",
         f"{task.task}: {what}, x {expected.languages} languages x {expected.examples} examples",
@@ -153,7 +145,7 @@ def _search(config: StudyConfig, task: TaskConfig) -> Step:
 
 def _searched(config: StudyConfig, method: Method, alphas: int) -> list[tuple[float, int]]:
     """The shares of the layers that a method's settings take, each with how many settings take it."""
-    if method != "diff-mean-unit":
+    if pass_layers(method) != "searched":
         return [(_upper(config, method), alphas)]
     n_layers = _n_layers(config)
     return [(1 - layer / n_layers, alphas) for layer in range(n_layers - 1)]  # each layer but the last
@@ -185,7 +177,7 @@ def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:
         f"evaluate {task.task}",
         what,
         expected,
-        passes=1 + sum(_upper(config, method) for method in methods if method != "base"),
+        passes=1 + sum(_upper(config, method) for method in methods),
         answers=len(methods),
         chunk=config.evaluate.chunk_size,
     )
@@ -193,7 +185,13 @@ def _evaluate(config: StudyConfig, task: TaskConfig) -> Step:
 
 def _upper(config: StudyConfig, method: Method) -> float:
     """The share of the layers that a method's own pass takes."""
-    return 1.0 if method in FROM_THE_FIRST_LAYER else _shape(config)[1]
+    match pass_layers(method):
+        case "none":
+            return 0.0
+        case "bridge":
+            return _shape(config)[1]
+        case "all" | "searched":
+            return 1.0
 
 
 def _step(stage: str, what: str, expected: Expected, *, passes: int | float, answers: int, chunk: int) -> Step:

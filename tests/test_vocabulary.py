@@ -1,0 +1,13 @@
+"""Each choice is said once: whatever is told of some choices is told of all, and of no other."""
+
+from typing import get_args
+
+from clas_lens import vocabulary
+from clas_lens.study.methods import pass_layers
+
+
+def test_every_method_has_a_title_and_says_which_layers_it_takes():
+    methods = get_args(vocabulary.Method)
+    assert set(vocabulary.METHOD_TITLES) == set(methods)
+    assert {pass_layers(method) for method in methods} == {"none", "bridge", "all", "searched"}
+    assert [method for method in methods if pass_layers(method) == "none"] == ["base"]
