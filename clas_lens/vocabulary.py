@@ -33,6 +33,14 @@ QuantileOver = Literal["pooled", "language"]
 
 # steering
 Positions = Literal["all", "last", "generated", "prompt_last"]
+# In sentences, and which of them change nothing in a prompt or another text that is read.
+POSITION_TITLES: Mapping[Positions, str] = {
+    "all": "at all positions",
+    "last": "at the last position",
+    "generated": "at generated tokens",
+    "prompt_last": "at the prompt's last position",
+}
+AFTER_PROMPTS: frozenset[Positions] = frozenset({"generated"})
 AdaptBy = Literal["margin", "distance"]
 Specific = Literal["union", "current", "others"]
 SiteKind = Literal["attn", "up", "mlp", "mlp_out", "residual"]  # in the order in which a layer computes them

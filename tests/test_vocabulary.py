@@ -11,3 +11,8 @@ def test_every_method_has_a_title_and_says_which_layers_it_takes():
     assert set(vocabulary.METHOD_TITLES) == set(methods)
     assert {pass_layers(method) for method in methods} == {"none", "bridge", "all", "searched"}
     assert [method for method in methods if pass_layers(method) == "none"] == ["base"]
+
+
+def test_every_choice_that_is_told_has_its_words():
+    assert set(vocabulary.POSITION_TITLES) == set(get_args(vocabulary.Positions))
+    assert set(vocabulary.ACTIVITY_TITLES) == set(get_args(vocabulary.Activity))

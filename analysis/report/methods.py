@@ -14,7 +14,7 @@ from clas_lens.study.config import (
     SearchCommand,
     StageConfig,
 )
-from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, UnitSite
+from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, POSITION_TITLES, UnitSite
 
 from ..style.numbers import percent
 from .run import RunData
@@ -30,14 +30,6 @@ SPECIFIC = {
     "union": "any language's specific neurons",
     "current": "the input language's own specific neurons",
     "others": "the other languages' specific neurons",
-}
-
-
-POSITIONS = {
-    "all": "at all positions",
-    "last": "at the last position",
-    "generated": "at generated tokens",
-    "prompt_last": "at the prompt's last position",
 }
 
 
@@ -137,9 +129,10 @@ def _steering(data: RunData) -> str:
         f"alpha {one['alpha']:g}{'' if name == 'clas' else f' on {name}'}" for name, one in steered.items()
     )
     return (
-        f"CLAS multiplies h in the bridge layers, {POSITIONS[first['positions']]}, by 1 + alpha * beta for partial-shared "
-        f"neurons and by 1 - alpha * gamma for {SPECIFIC[first['specific']]}, with beta {first['beta']:g}, gamma "
-        f"{first['gamma']:g} and {strengths}. Inputs in {first['anchor']} are left exactly as they are. Weights do not change."
+        f"CLAS multiplies h in the bridge layers, {POSITION_TITLES[first['positions']]}, by 1 + alpha * beta for "
+        f"partial-shared neurons and by 1 - alpha * gamma for {SPECIFIC[first['specific']]}, with beta {first['beta']:g}, "
+        f"gamma {first['gamma']:g} and {strengths}. Inputs in {first['anchor']} are left exactly as they are. Weights do not "
+        "change."
     )
 
 

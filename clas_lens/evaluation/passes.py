@@ -46,6 +46,7 @@ from clas_lens.models.decoding import Answering, Decoder, make_decoder
 from clas_lens.models.sites import HookFunction, LensModel, hooked, residual_name
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.steer import steer
+from clas_lens.vocabulary import AFTER_PROMPTS
 
 
 def first_layer(model: LensModel, intervention: Intervention, languages: Sequence[str]) -> int:
@@ -206,7 +207,9 @@ class SharedPrompt:
         decoder = make_decoder(self._model, len(self._segments[0].tokens))
         n_layers = self._model.cfg.n_layers
         # A batch whose rows all end at their first token generates nothing to steer.
-        with steer(self._model, intervention, language, must_fire=intervention.positions != "generated") as steering:
+        with steer(
+            self._model, intervention, language, must_fire=intervention.positions not in AFTER_PROMPTS
+        ) as steering:
             for place, segment in enumerate(self._segments):
                 entering = self._entering[place][start] if start else None
                 with only_layers(self._model, start, n_layers, entering, form=self._form):

@@ -18,6 +18,7 @@ from clas_lens.steering.intervention import Intervention, why_none
 from clas_lens.steering.steer import steerings_on
 from clas_lens.tasks.base import Example, Task
 from clas_lens.tasks.prompts import EncodedPrompt
+from clas_lens.vocabulary import AFTER_PROMPTS
 
 Interventions = Mapping[str, Intervention | None]
 
@@ -200,7 +201,7 @@ def _check_fits(
 ) -> None:
     intervention.check(model)
     intervention.edits(model, languages)  # raises now, not hours on, for a language that it does not know
-    if intervention.positions == "generated" and not task.generates:
+    if intervention.positions in AFTER_PROMPTS and not task.generates:
         raise EvaluationError(f"{name!r} steers generated tokens only, and {task.name} generates none")
 
 

@@ -33,7 +33,7 @@ from clas_lens.models.sites import LensModel, check_layers
 from clas_lens.representations.sentences import Representations
 from clas_lens.steering.intervention import Intervention, given_intervention
 from clas_lens.steering.steer import steer
-from clas_lens.vocabulary import Pool, ReadSite
+from clas_lens.vocabulary import AFTER_PROMPTS, Pool, ReadSite
 
 
 def collect_representations(
@@ -156,8 +156,8 @@ def unread_representations(
 def check_steers_texts(intervention: Intervention) -> None:
     """Raise `ValueError` for an intervention that a single pass over a text would not show."""
     given_intervention(intervention)
-    if intervention.positions == "generated":
+    if intervention.positions in AFTER_PROMPTS:
         raise ValueError(
-            "texts are read, not generated: an intervention with positions='generated' would change nothing; "
+            f"texts are read, not generated: an intervention with positions={intervention.positions!r} would change nothing; "
             "give one with positions='all' or 'last'"
         )

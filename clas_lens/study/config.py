@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clas_lens.models.installed import default_backend
 from clas_lens.models.presets import EMBEDDED_MODEL
 from clas_lens.vocabulary import (
+    AFTER_PROMPTS,
     OF_THE_MLP,
     Activity,
     Backend,
@@ -262,7 +263,7 @@ class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
 
     @model_validator(mode="after")
     def _effects_need_texts(self) -> "DemoConfig":
-        if self.positions == "generated":
+        if self.positions in AFTER_PROMPTS:
             raise ValueError("the demo also measures effects on texts: positions must be 'all' or 'last' here")
         return self
 

@@ -24,7 +24,7 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.run import Run
-from clas_lens.vocabulary import fits_activity
+from clas_lens.vocabulary import AFTER_PROMPTS, fits_activity
 
 KIND = "report data"
 WITHOUT_TASK = "clas"  # the setting of a run that evaluated nothing
@@ -106,7 +106,7 @@ def report_tables(run: Run) -> None:
     made = content_key(run.statistics.source(), run.categories.fingerprint(), run.config.report.neurons)
     tables.write("top_neurons", made, partial(_top_neurons, run))
     # An intervention on generated tokens alone changes nothing in a text that is read.
-    shown = {setting: clas for setting, clas in steered.items() if clas.positions != "generated"}
+    shown = {setting: clas for setting, clas in steered.items() if clas.positions not in AFTER_PROMPTS}
     if shown:
         _read_sentences(tables, run, shown, read)
         _read_neuron(tables, run, next(iter(shown.values())), read)
