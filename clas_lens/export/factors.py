@@ -1,6 +1,6 @@
 """What an intervention does as one fixed factor a neuron, which is what can leave this process; or why it has none."""
 
-from typing import get_args
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -59,13 +59,13 @@ def site_of_factors(intervention: Intervention) -> UnitSite:
     Raises:
         ExportError: a site without a projection behind it that could take factors.
     """
-    site: UnitSite = getattr(intervention, "site", "mlp")
-    if site not in get_args(UnitSite):
-        raise ExportError(
-            f"{type(intervention).__name__} acts at site={site!r}; factors fold into weights behind "
-            f"{' and '.join(get_args(UnitSite))} alone"
-        )
-    return site
+    match site := getattr(intervention, "site", "mlp"):
+        case "mlp" | "attn":
+            return cast(UnitSite, site)
+        case _:
+            raise ExportError(
+                f"{type(intervention).__name__} acts at site={site!r}; factors fold into weights behind mlp and attn alone"
+            )
 
 
 def _why_not(intervention: Intervention) -> str:

@@ -5,7 +5,7 @@ again.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -89,7 +89,13 @@ def metadata(intervention: Intervention, language: str) -> dict[str, str | float
 
 def gguf_projection(layer: int, site: UnitSite) -> str:
     """What a GGUF calls the projection behind a site."""
-    return f"blk.{layer}.{'ffn_down' if site == 'mlp' else 'attn_output'}.weight"
+    match site:
+        case "mlp":
+            return f"blk.{layer}.ffn_down.weight"
+        case "attn":
+            return f"blk.{layer}.attn_output.weight"
+        case _:
+            assert_never(site)
 
 
 def fold_targets(file: GGUFFile, layer: int, width: int, site: UnitSite = "mlp") -> list[tuple[str, int]]:
@@ -103,8 +109,17 @@ def fold_targets(file: GGUFFile, layer: int, width: int, site: UnitSite = "mlp")
             f"{file.path} is steered already ({file.fields[MARK]} for "
             f"{file.fields.get('clas_lens.language')!r}); start from the original"
         )
-    if site == "attn":
-        return [(_plain_columns(file, gguf_projection(layer, site), width), 1)]
+    match site:
+        case "mlp":
+            return _mlp_targets(file, layer, width)
+        case "attn":
+            return [(_plain_columns(file, gguf_projection(layer, site), width), 1)]
+        case _:
+            assert_never(site)
+
+
+def _mlp_targets(file: GGUFFile, layer: int, width: int) -> list[tuple[str, int]]:
+    """Rows of the up projection, its bias too; without a gate, columns of the down projection."""
     prefix = f"blk.{layer}."
     up, down, gate = (file.tensors.get(f"{prefix}ffn_{part}.weight") for part in ("up", "down", "gate"))
     if up is None or down is None:

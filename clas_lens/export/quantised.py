@@ -6,7 +6,7 @@ Known: compressed-tensors and FBGEMM with int8, FP8 or packed int4 and int8 (`we
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from jaxtyping import Float, Int
@@ -105,8 +105,13 @@ def quantised_up(
     settings = config["quantization_config"]
     method, model_type = str(settings.get("quant_method")), str(config.get("model_type"))
     parts = layer_parts(stored, layer)
-    if site == "attn":
-        raise _refused(method, layer, "columns of attention's output projections share their scales with others")
+    match site:
+        case "mlp":
+            pass
+        case "attn":
+            raise _refused(method, layer, "columns of attention's output projections share their scales with others")
+        case _:
+            assert_never(site)
     fused = "mlp.up_proj" not in {name.rsplit(".", 1)[0] for name in parts}
     module = "mlp.gate_up_proj" if fused else "mlp.up_proj"
     own = {name.removeprefix(f"{module}."): one for name, one in parts.items() if name.startswith(f"{module}.")}

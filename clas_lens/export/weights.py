@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
@@ -72,31 +73,36 @@ def find_folds(
         ExportError: no MLP or attention that is known, or one of another width.
     """
     parts = layer_parts(stored, layer)
-    up = "mlp.up_proj.weight"
-    if site == "attn":
-        folds, expected = [_attention_fold(parts, layer, model_type)], width
-    elif up in parts and "mlp.gate_proj.weight" in parts:
-        folds = [Fold(parts[up], 0), *biases(parts, "mlp.up_proj.bias", 0)]
-        expected = width
-    elif "mlp.gate_up_proj.weight" in parts and model_type in FUSED_UP_SECOND:
-        folds = [Fold(parts["mlp.gate_up_proj.weight"], 0, width), *biases(parts, "mlp.gate_up_proj.bias", width)]
-        expected = 2 * width
-    else:
-        gated = [name for name in parts if "gate" in name and name.startswith("mlp.")]
-        found = [name for name in PLAIN_DOWN if f"{name}.weight" in parts]
-        if gated or len(found) != 1:
-            mlp = [name for name in parts if not re.search("attn|attention|norm|ln_", name)]
-            raise ExportError(
-                f"no MLP that is known in layer {layer} of this {model_type!r} model: it has {', '.join(mlp) or 'no weights'}. "
-                f"Known: up_proj beside gate_proj; gate_up_proj of {', '.join(FUSED_UP_SECOND)}; {', '.join(PLAIN_DOWN)} alone"
-            )
-        axis = 0 if model_type in CONV1D else 1
-        folds, expected = [Fold(parts[f"{found[0]}.weight"], axis)], width
+    match site:
+        case "mlp":
+            (folds, expected), units = _mlp_folds(parts, layer, width, model_type), "neurons"
+        case "attn":
+            folds, expected, units = [_attention_fold(parts, layer, model_type)], width, "units"
+        case _:
+            assert_never(site)
     one = folds[0]
     if one.stored.shape[one.axis] != expected:
-        units = "neurons" if site == "mlp" else "units"
         raise ExportError(f"{one.stored.name} is {one.stored.shape}, but the factors are of {width} {units} a layer")
     return folds
+
+
+def _mlp_folds(parts: Mapping[str, Stored], layer: int, width: int, model_type: str) -> tuple[list[Fold], int]:
+    """Rows of the up projection, or columns of the down projection, and how many that matrix should have."""
+    up = "mlp.up_proj.weight"
+    if up in parts and "mlp.gate_proj.weight" in parts:
+        return [Fold(parts[up], 0), *biases(parts, "mlp.up_proj.bias", 0)], width
+    if "mlp.gate_up_proj.weight" in parts and model_type in FUSED_UP_SECOND:
+        fused = Fold(parts["mlp.gate_up_proj.weight"], 0, width)
+        return [fused, *biases(parts, "mlp.gate_up_proj.bias", width)], 2 * width
+    gated = [name for name in parts if "gate" in name and name.startswith("mlp.")]
+    found = [name for name in PLAIN_DOWN if f"{name}.weight" in parts]
+    if gated or len(found) != 1:
+        mlp = [name for name in parts if not re.search("attn|attention|norm|ln_", name)]
+        raise ExportError(
+            f"no MLP that is known in layer {layer} of this {model_type!r} model: it has {', '.join(mlp) or 'no weights'}. "
+            f"Known: up_proj beside gate_proj; gate_up_proj of {', '.join(FUSED_UP_SECOND)}; {', '.join(PLAIN_DOWN)} alone"
+        )
+    return [Fold(parts[f"{found[0]}.weight"], 0 if model_type in CONV1D else 1)], width
 
 
 def _attention_fold(parts: Mapping[str, Stored], layer: int, model_type: str) -> Fold:

@@ -56,8 +56,16 @@ def check_units(model: Any, site: UnitSite) -> None:
             input for each component of each head.
     """
     check_mlp_hooks(model)
-    if site == "mlp":
-        return
+    match site:
+        case "mlp":
+            return
+        case "attn":
+            _check_heads(model)
+        case _:
+            assert_never(site)
+
+
+def _check_heads(model: LensModel) -> None:
     layers, points = range(model.cfg.n_layers), hook_points(model)
     missing = [layer for layer in layers if z_name(layer) not in points]
     if missing:
@@ -67,9 +75,9 @@ def check_units(model: Any, site: UnitSite) -> None:
             f"{model.cfg.n_layers} layers lack it; found in layer {missing[0]}: {', '.join(there[:3]) or 'none'}). "
             "Use site='mlp'."
         )
-    expected = n_units(model, site)
+    expected = n_units(model, "attn")
     for layer in layers:
-        width = _projection_inputs(model, site, layer)
+        width = _projection_inputs(model, "attn", layer)
         if width != expected:
             raise ModelLoadError(
                 f"the output projection of attention in layer {layer} of {model.cfg.model_name} takes {width or 'unknown'} "
@@ -87,9 +95,14 @@ def _projection_inputs(model: LensModel, site: UnitSite, layer: int) -> int | No
 def describe_units(model: LensModel, site: UnitSite) -> dict[str, Any]:
     """What an artefact records of the units that it is of. MLP neurons are what is meant where no site is named."""
     described: dict[str, Any] = {"n_neurons": n_units(model, site)}
-    if site == "attn":
-        described |= {"site": site, "n_heads": int(model.cfg.n_heads), "d_head": int(model.cfg.d_head)}
-    return described
+    match site:
+        case "mlp":
+            return described
+        case "attn":
+            heads = {"n_heads": int(model.cfg.n_heads), "d_head": int(model.cfg.d_head)}
+            return described | {"site": site} | heads
+        case _:
+            assert_never(site)
 
 
 def site_of(described: Mapping[str, Any]) -> UnitSite:
@@ -104,17 +117,25 @@ def site_of(described: Mapping[str, Any]) -> UnitSite:
 
 def units_in_words(described: Mapping[str, Any], n: int) -> str:
     """What a layer has: "2048 neurons", or "4 heads x 256"."""
-    if site_of(described) == "mlp":
-        return f"{n} neurons"
-    heads = described.get("n_heads")
-    return f"{heads} heads x {n // heads}" if heads else f"{n} units of attention"
+    match site := site_of(described):
+        case "mlp":
+            return f"{n} neurons"
+        case "attn":
+            heads = described.get("n_heads")
+            return f"{heads} heads x {n // heads}" if heads else f"{n} units of attention"
+        case _:
+            assert_never(site)
 
 
 def units_fact(described: Mapping[str, Any], n_layers: int, n: int) -> dict[str, str]:
     """The same as a line of a card."""
-    if site_of(described) == "mlp":
-        return {"neurons": f"{n_layers} layers x {n:,}"}
-    return {"attention units": f"{n_layers} layers x {units_in_words(described, n)}"}
+    match site := site_of(described):
+        case "mlp":
+            return {"neurons": f"{n_layers} layers x {n:,}"}
+        case "attn":
+            return {"attention units": f"{n_layers} layers x {units_in_words(described, n)}"}
+        case _:
+            assert_never(site)
 
 
 def to_heads(values: Shaped[Tensor, "*rest unit"], described: Mapping[str, Any]) -> Shaped[Tensor, "*rest head d_head"]:
