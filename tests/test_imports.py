@@ -12,8 +12,9 @@ from IPython.core.completer import IPCompleter, provisionalcompleter
 
 import clas_lens as cl
 
+ROOT = Path(cl.__file__).parents[1]
 HEAVY = ("torch", "transformer_lens", "transformers", "plotly", "pandas", "datasets")
-# Data flows down this line; a folder imports from those before it, and a file of the first seven from any of them.
+# Data flows down this line; a folder imports from those before it, and the files come first: any folder may import them.
 FILES = ("vocabulary", "given", "doors", "provenance", "seals", "artifacts", "saved", "display")
 FOLDERS = ("models", "cluster", "corpus", "significance", "statistics", "categories", "steering", "representations", "tasks", "baselines", "evaluation", "lens", "causal", "export", "study")  # fmt: skip # noqa: E501
 ANALYSIS = ("analysis", *(f"analysis.{name}" for name in ("style", "tables", "figures", "report", "dashboards")))
@@ -59,16 +60,57 @@ def test_completion_offers_the_public_names_alone(door):
 
 
 def imported(path):
-    """Modules of this project that a file imports, wherever in it."""
+    """What a file of either package imports, wherever in it: modules, and names from them, which may be modules too."""
+    here = module_of(path, door=True).split(".")
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: -node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ([module] if "." in module else [])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def module_of(path, *, door=False):
+    """A file's name as a module; a door's is its folder's, unless `door` keeps its own."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name if door else name.removesuffix(".__init__")
+
+
+def test_what_is_imported_is_resolved(tmp_path, monkeypatch):
+    """Folders that are named from their package, and relative imports of a file and of a door, at any level."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    source = """
+from clas_lens import study, __version__
+from . import look
+from .numbers import number as n
+from ..tables.table import Table
+import analysis.report
+def later():
+    from .. import figures
+"""
+    found = {
+        "clas_lens.study",
+        "clas_lens.__version__",
+        "analysis.style",
+        "analysis.style.look",
+        "analysis.style.numbers",
+        "analysis.style.numbers.number",
+        "analysis.tables.table",
+        "analysis.tables.table.Table",
+        "analysis.report",
+        "analysis.figures",
+    }
+    for name in ("labels.py", "__init__.py"):
+        path = tmp_path / "analysis" / "style" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        assert set(imported(path)) == found
 
 
 def test_folders_import_only_from_those_before_them():
-    package = Path(cl.__file__).parent
+    package = ROOT / "clas_lens"
     there = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert there - {"__init__"} == set(ORDER)
     for path in package.rglob("*.py"):
@@ -77,24 +119,35 @@ def test_folders_import_only_from_those_before_them():
             root, _, rest = target.partition(".")
             assert root != "plotly", path
             assert root != "analysis" or floor == "analysis", f"{path} imports analysis"
-            if root == "clas_lens" and rest:
+            if root == "clas_lens" and rest != "__version__":
                 assert ORDER.index(rest.split(".")[0]) <= ORDER.index(floor), f"{path} imports {target}"
 
 
-def test_no_two_files_import_each_other():
-    package = Path(cl.__file__).parent
+def test_folders_of_the_analysis_import_only_from_those_before_them():
+    package, order = ROOT / "analysis", [name.split(".")[-1] for name in ANALYSIS[1:]]
+    assert {path.parent.name for path in package.glob("*/__init__.py")} == set(order)
+    for path in package.glob("*/*.py"):
+        for target in imported(path):
+            root, _, rest = target.partition(".")
+            floor = rest.split(".")[0]
+            if root == "analysis":
+                assert order.index(floor) <= order.index(path.parent.name), f"{path} imports {target}"
+            elif root == "clas_lens":
+                assert floor in (*FILES, *FOLDERS), f"{path} imports {target}"
+
+
+@pytest.mark.parametrize("package", ["clas_lens", "analysis"])
+def test_no_two_files_import_each_other(package):
     graph = {
-        ".".join(path.relative_to(package.parent).with_suffix("").parts): {
-            name for name in imported(path) if name.startswith("clas_lens.")
-        }
-        for path in package.rglob("*.py")
+        module_of(path): {name for name in imported(path) if name.startswith(f"{package}.")}
+        for path in (ROOT / package).rglob("*.py")
     }
     graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_constraints_differ_in_transformer_lens_alone():
     def pins(name):
-        lines = (Path(__file__).parents[1] / name).read_text(encoding="utf-8").splitlines()
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         return {line for line in lines if not line.startswith("#")}
 
     assert {line.split("==")[0] for line in pins("constraints.txt") ^ pins("constraints-tl4.txt")} == {
