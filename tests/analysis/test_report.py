@@ -229,10 +229,10 @@ def test_a_study_comes_back_from_its_toml(name):
 
 
 def test_a_study_is_reproduced_by_its_file(tmp_path):
-    RunFolder(tmp_path).update_manifest("study", load_study("demo"))
+    RunFolder(tmp_path).update_manifest("study", load_study("demo-study"))
     text = reproduce_text(RunData.open(tmp_path))
-    assert text.startswith("cat > demo.toml <<'END OF STUDY'\nname = \"demo\"")
-    assert text.endswith("END OF STUDY\nclas-lens run demo.toml")
+    assert text.startswith("cat > demo-study.toml <<'END OF STUDY'\nname = \"demo-study\"")
+    assert text.endswith("END OF STUDY\nclas-lens run demo-study.toml")
 
 
 def test_report_and_figures_commands(full, capsys, monkeypatch):

@@ -183,7 +183,13 @@ def test_a_folder_of_another_study_is_left_alone(study, undisturbed):
 
 
 def test_shipped_studies_are_studies():
-    assert shipped_studies() == ("demo", "paper-llama-xnli", "paper-llama-xquad", "paper-qwen-xnli", "paper-qwen-xquad")
+    assert shipped_studies() == (
+        "demo-study",
+        "paper-llama-xnli",
+        "paper-llama-xquad",
+        "paper-qwen-xnli",
+        "paper-qwen-xquad",
+    )
     for name in shipped_studies():
         study = load_study(name)
         assert isinstance(study, StudyConfig)
@@ -265,5 +271,5 @@ def test_wrong_study_files(tmp_path, text, message):
 
 
 def test_an_unknown_study():
-    with pytest.raises(StudyError, match="no study 'nope': neither a file nor one of demo, paper-llama-xnli"):
+    with pytest.raises(StudyError, match="no study 'nope': neither a file nor one of demo-study, paper-llama-xnli"):
         load_study("nope")
