@@ -189,10 +189,10 @@ def report(arguments: argparse.Namespace) -> None:
 
 def study(arguments: argparse.Namespace) -> None:
     """Run a study, or print its plan."""
-    from clas_lens.study.config import load_study
     from clas_lens.study.order import check_whole, refuse_early, run_study
     from clas_lens.study.plan import plan_study
     from clas_lens.study.run import Run
+    from clas_lens.study.toml import load_study
 
     config = load_study(arguments.study)
     config = config.model_copy(update={"cluster": cluster_config(arguments, config.cluster)})

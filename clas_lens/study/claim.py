@@ -1,12 +1,17 @@
 """A run folder belongs to one study, or to a demo: what is in it is resumed, never mixed."""
 
-from clas_lens.artifacts import ArtifactError
+from clas_lens.artifacts import ArtifactError, write_text
 from clas_lens.study.config import DemoConfig, StudyConfig
 from clas_lens.study.run import Run
+from clas_lens.study.toml import study_toml
+
+AGAIN = "# All settings of this run. To make it again: clas-lens run study.toml --out ANOTHER_FOLDER"
 
 
 def claim(run: Run, demo: DemoConfig | None = None) -> None:
-    """Take the folder for the run's study, or for the demo that the study is. A demo may go on with other options.
+    """Take the folder for the run's study, or for the demo that the study is, and leave its `study.toml` there.
+
+    A demo may go on with other options.
 
     Raises:
         ArtifactError: the folder is another study's or, of a study and a demo, the other's; or it holds answers that would
@@ -29,6 +34,7 @@ def claim(run: Run, demo: DemoConfig | None = None) -> None:
         folder.update_manifest("study", run.config)
     else:
         folder.update_manifest("demo", demo, study=study)
+    write_text(folder.study, f"{AGAIN}\n{study_toml(study)}\n")
 
 
 def _refused(run: Run, what: str) -> ArtifactError:

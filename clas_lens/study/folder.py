@@ -27,6 +27,11 @@ class RunFolder:
         given_path("a run folder", self.root, error=ArtifactError)
 
     @property
+    def study(self) -> Path:
+        """All settings of the study, or of the demo, that made the run; stages called one by one leave none."""
+        return self.root / "study.toml"
+
+    @property
     def statistics(self) -> Path:
         return self.root / "statistics"
 

@@ -178,7 +178,7 @@ def check_whole(run: Run) -> None:
         ArtifactError: which, and what to do.
     """
     folder = run.folder
-    wanted = [folder.categories, folder.manifest, folder.clas]
+    wanted = [folder.study, folder.categories, folder.manifest, folder.clas]
     wanted += [folder.statistics / f"{code}.safetensors" for code in run.statistics.languages]
     wanted += [folder.tables / f"{task}_rows.parquet" for task in run.rows]
     gone = [path for path in wanted if not path.exists()]

@@ -9,9 +9,9 @@ import pytest
 import clas_lens as cl
 from clas_lens.artifacts import ArtifactError
 from clas_lens.study import order
-from clas_lens.study.config import DemoConfig, EvaluateConfig, StudyConfig, load_study, shipped_studies
+from clas_lens.study.config import StudyConfig
 from clas_lens.study.folder import RunFolder
-from clas_lens.study.order import refuse_early, run_demo, run_study
+from clas_lens.study.order import refuse_early, run_study
 from clas_lens.study.run import Run
 
 TASK = {"task": "xnli", "data": "bundled", "languages": ("en", "de"), "limit": 2, "instruction": "en"}
@@ -88,47 +88,3 @@ def test_a_folder_deleted_under_a_run_is_an_error(folders, tmp_path, monkeypatch
         run_study(study(folders), tmp_path / "run", print, progress=False)
     monkeypatch.undo()
     assert run_study(study(folders), tmp_path / "run", print, progress=False).rows["xnli"].shape[0] == 8
-
-
-# --- a folder belongs to one study, or to demos ---
-
-
-def demo(folders, out, **changes):
-    small = {"languages": ("en", "de"), "limit": 4, "questions": 1, "max_new_tokens": 2, "effect_texts": 2}
-    config = DemoConfig(model=str(folders["llama"]), out=out, **{**small, **changes})
-    return run_demo(config, print, progress=False)
-
-
-def test_a_demo_and_a_study_do_not_share_a_folder(folders, tmp_path):
-    asked, shown = tmp_path / "asked", tmp_path / "shown"
-    run_study(study(folders), asked, print, progress=False)
-    demo(folders, shown)
-    for out, go_on in ((asked, lambda: demo(folders, asked)), (shown, lambda: run_study(study(folders), shown, print))):
-        before = RunFolder(out).read_manifest()
-        what = "the study 's', not a demo" if out == asked else "a demo, not the study 's'"
-        with pytest.raises(ArtifactError, match=f"{out} holds {what}. Give --out another folder, or delete this one"):
-            go_on()
-        assert RunFolder(out).read_manifest() == before
-    assert set(run_study(study(folders), asked, print, progress=False).rows) == {"xnli"}
-    assert set(demo(folders, shown).rows) == {"xquad"}
-
-
-def test_answers_that_a_run_would_not_give_are_not_taken_over(folders, tmp_path):
-    folder = RunFolder(demo(folders, tmp_path).folder.root)
-    assert demo(folders, tmp_path, limit=5).statistics.n_samples.tolist() == [5, 5]  # a demo with other options
-    folder.update_manifest("evaluate xnli", EvaluateConfig())
-    demo(folders, tmp_path, limit=5)  # the same demo, whatever was done with it since
-    with pytest.raises(ArtifactError, match="holds what a demo does not make: evaluate xnli. Give --out another"):
-        demo(folders, tmp_path)
-
-
-def test_answers_given_step_by_step_are_not_a_studys(folders, tmp_path):
-    collected = RunFolder(tmp_path)
-    _ = Run(tmp_path, study(folders), progress=False).categories
-    collected.update_manifest("search xnli", EvaluateConfig())
-    with pytest.raises(ArtifactError, match="holds what the study 's' does not make: search xnli"):
-        run_study(study(folders), tmp_path, print, progress=False)
-
-
-def test_no_shipped_study_goes_where_the_demo_goes():
-    assert DemoConfig().out.name not in {load_study(name).name for name in shipped_studies()}
