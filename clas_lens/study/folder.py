@@ -68,6 +68,15 @@ class RunFolder:
         return self.root / "representations"
 
     @property
+    def effects(self) -> Path:
+        return self.root / "effects"
+
+    @property
+    def more_statistics(self) -> Path:
+        """Those that methods need beside `statistics`: of other texts, or pooled in another way."""
+        return self.root / "more_statistics"
+
+    @property
     def manifest(self) -> Path:
         return self.root / "manifest.json"
 

@@ -238,7 +238,7 @@ class Run:
             pooling=pooling,
             max_tokens=config.max_tokens,
             site=config.site,
-            out=self.folder.root / "more_statistics" / f"{pooling}-{texts}",
+            out=self.folder.more_statistics / f"{pooling}-{texts}",
             progress=self.progress,
             cluster=self.cluster,
         )

@@ -235,7 +235,7 @@ def _effects(run: Run, clas: Clas, read: ParallelCorpus, setting: str) -> pd.Dat
         run.model,
         clas,
         read,
-        out=run.folder.rows / "effects" / setting,
+        out=run.folder.effects / setting,
         representations=run.folder.representations / setting,
         more_layers=report_layers(clas.layers, run.statistics.n_layers),
         **_reading(run),
