@@ -180,7 +180,7 @@ def check_whole(run: Run) -> None:
     folder = run.folder
     wanted = [folder.study, folder.categories, folder.manifest, folder.clas]
     wanted += [folder.statistics / f"{code}.safetensors" for code in run.statistics.languages]
-    wanted += [folder.tables / f"{task}_rows.parquet" for task in run.rows]
+    wanted += [folder.answers(task) for task in run.rows]
     gone = [path for path in wanted if not path.exists()]
     if gone or "collect" not in folder.read_manifest():
         raise ArtifactError(

@@ -16,6 +16,7 @@ from clas_lens.cluster.work import Runner, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.rows import evaluate
 from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
+from clas_lens.evaluation.store import KIND as ROWS
 from clas_lens.evaluation.store import RowStore
 from clas_lens.evaluation.windows import KIND as WINDOWS
 from clas_lens.evaluation.windows import window_grids, window_table
@@ -29,7 +30,7 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.study.config import StudyConfig, TaskConfig
-from clas_lens.study.folder import RunFolder
+from clas_lens.study.folder import HEAD_SHARES, LAYER_SHARES, RunFolder
 from clas_lens.study.methods import Ingredients, build_methods
 from clas_lens.study.stages import (
     GRID,
@@ -43,9 +44,6 @@ from clas_lens.vocabulary import Pool, Pooling, ReadSite
 
 Say = Callable[[str], None]
 Interventions = Mapping[str, Intervention | None]
-
-
-SHARES_KIND = "layer shares"
 
 
 def silent(text: str) -> None:
@@ -169,9 +167,9 @@ class Run:
         cats = categorize(self.statistics, config.threshold, config.activity, quantile=config.quantile)
         layers = select_bridge_layers(cats, layers=config.layers)
         cats.save(self.folder.categories)
-        save_table(self.folder.tables / "layer_shares.parquet", SHARES_KIND, cats.shares(), {})
+        save_table(self.folder.tables / "layer_shares.parquet", LAYER_SHARES, cats.shares(), {})
         if cats.site == "attn":
-            save_table(self.folder.tables / "head_shares.parquet", "head shares", cats.by_head(), {})
+            save_table(self.folder.tables / "head_shares.parquet", HEAD_SHARES, cats.by_head(), {})
         self.folder.update_manifest(
             "categorize",
             config,
@@ -319,7 +317,7 @@ class Run:
         settings = task.settings(self.model)
         store = RowStore(self.folder.rows / task.name)
         made = [one for code in task.languages for name in chosen for one in store.made(code, name)]
-        save_table(self.folder.tables / f"{task.name}_rows.parquet", "evaluation rows", rows, {"task": settings})
+        save_table(self.folder.answers(task.name), ROWS, rows, {"task": settings})
         self.folder.update_manifest(
             f"evaluate {task.name}",
             self.config.evaluate,

@@ -22,11 +22,10 @@ from clas_lens.representations.maps import separation_frame, tsne_frame
 from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
-from clas_lens.study.folder import RunFolder
+from clas_lens.study.folder import REPORT_DATA, RunFolder
 from clas_lens.study.run import Run
 from clas_lens.vocabulary import AFTER_PROMPTS, fits_activity
 
-KIND = "report data"
 WITHOUT_TASK = "clas"  # the setting of a run that evaluated nothing
 OF_SENTENCES = ("cosine", "separation", "sentence_map", "sentences", "anchors")
 SHOWN = 300  # characters of a text that a hover box or a table has room for
@@ -88,7 +87,7 @@ class _Tables:
             return make()
 
         try:
-            remember(path, KIND, key, anew)
+            remember(path, REPORT_DATA, key, anew)
         except AlignmentError as error:
             self.left_out[name] = str(error)
 
