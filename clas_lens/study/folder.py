@@ -95,6 +95,10 @@ class RunFolder:
         path = self.tables / f"{name}.parquet"
         return load_table(path, kind)[0] if path.is_file() else None
 
+    def searched(self, task: str, method: str) -> Path:
+        """What the search over a method found on a task."""
+        return self.search / task / f"{method}.parquet"
+
     def answers(self, task: str) -> Path:
         """A task's rows, of all interventions and languages in one table."""
         return self.tables / f"{task}_rows.parquet"

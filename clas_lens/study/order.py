@@ -24,8 +24,8 @@ from clas_lens.study.config import (
     StudyConfig,
     TaskConfig,
 )
+from clas_lens.study.configured import configured_cluster, task_for
 from clas_lens.study.run import Run, Say
-from clas_lens.study.stages import configured_cluster, task_for
 from clas_lens.study.summary import summary
 from clas_lens.study.tables import has_bundled_texts, report_tables, texts_to_read
 from clas_lens.vocabulary import check_anchor

@@ -19,10 +19,10 @@ from clas_lens.artifacts import ArtifactError
 from clas_lens.baselines.load import load_intervention
 from clas_lens.models.presets import PRESETS
 from clas_lens.study.config import TaskConfig
+from clas_lens.study.configured import task_for
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.order import run_study
 from clas_lens.study.plan import plan_study
-from clas_lens.study.stages import task_for
 from clas_lens.study.toml import load_study
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import Method
