@@ -12,6 +12,7 @@ import pandas as pd
 import clas_lens as cl
 from clas_lens.artifacts import save_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.evaluation.store import KIND as ROWS
 from clas_lens.study.config import (
     CollectConfig,
     EvaluateConfig,
@@ -72,7 +73,7 @@ def _make(run: RunFolder, model, hostile: bool, anchor: str) -> None:
         rows = _rows(task, rng, word, anchor).replace({"intervention": {"random": named}})
         if hostile:
             rows = pd.concat([rows, rows[rows["language"] == "de"].assign(language=spoken[-1])], ignore_index=True)
-        save_table(run.tables / f"{task}_rows.parquet", "evaluation rows", rows, {})
+        save_table(run.answers(task), ROWS, rows, {})
         compare_stage(run, task, rows, anchor)
         _record(run, task, [named if name == "random" else name for name in METHODS], word)
     save_table(run.search / "xnli" / "clas.parquet", SEARCH_KIND, _searched(rng), {})
