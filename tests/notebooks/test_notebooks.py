@@ -12,7 +12,6 @@ import clas_lens as cl
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-EMPTIED = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
 SHOWN = {"text/plain", "text/html", "image/png"}  # what GitHub shows
 
 
@@ -39,13 +38,32 @@ def placed(name):
     return pytest.param(name, marks=pytest.mark.xdist_group(TOGETHER if shares else name))
 
 
+def of_one_cell(source):
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+
+
+PREPARED = of_one_cell(
+    """
+import clas_lens as cl
+def load_once(name, *, load=cl.load_model, kept={}, **how):
+    if name != "gemma-3-270m" or how:
+        return load(name, **how)
+    if not kept:
+        kept[name] = load(name)
+    return kept[name]
+cl.load_model = load_once
+"""
+)
+EMPTIED = of_one_cell("%reset -f")
+
+
 @pytest.fixture(scope="session")
 def client(tmp_path_factory):
-    """One kernel for all notebooks of a worker: each of its own would import the same libraries again."""
+    """One kernel for all notebooks of a worker: each of its own would import the same libraries and load Gemma again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLOTLY_RENDERER", "json")
         resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
-        client = NotebookClient(EMPTIED, timeout=240, kernel_name="python3", resources=resources)
+        client = NotebookClient(PREPARED, timeout=240, kernel_name="python3", resources=resources)
         client.execute(cleanup_kc=False)
     yield client
     client.nb = EMPTIED
