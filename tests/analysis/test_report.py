@@ -223,7 +223,7 @@ def test_stage_by_stage_commands(full):
 
 
 def test_a_study_is_reproduced_by_its_file(tmp_path):
-    RunFolder(tmp_path).update_manifest("study", load_study("demo-study"))
+    RunFolder(tmp_path).update_manifest("study", load_study("demo"))
     text = reproduce_text(RunData.open(tmp_path))
     assert text.startswith("cat > demo-study.toml <<'END OF STUDY'\nname = \"demo-study\"")
     assert text.endswith("END OF STUDY\nclas-lens run demo-study.toml")
