@@ -3,19 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import get_args
 
 import plotly.graph_objects as go
 import plotly.io as pio
 
 from clas_lens.artifacts import make_folder, write_text
 from clas_lens.given import given, given_path
-
-Format = Literal["html", "png", "svg", "pdf"]
-
-
-FORMATS: tuple[Format, ...] = get_args(Format)
-
+from clas_lens.vocabulary import FigureFormat
 
 SCALE = 2  # pixels of a PNG per pixel of the layout
 
@@ -41,7 +36,7 @@ def save_figure(figure: go.Figure, stem: str | Path) -> Path:
 
 
 def export_figures(
-    figures: Mapping[str, go.Figure], folder: str | Path, formats: Sequence[Format] = ("html",)
+    figures: Mapping[str, go.Figure], folder: str | Path, formats: Sequence[FigureFormat] = ("html",)
 ) -> list[Path]:
     """Write every figure as `<folder>/<name>.<format>`; returns the paths. With "html" comes the figure's JSON.
 
@@ -51,9 +46,9 @@ def export_figures(
     given(figures, Mapping, "export_figures needs figures by name", "such as {name: figure}")
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise ExportError(f"formats must be a list such as ['html'], got {formats!r}")
-    unknown = [name for name in formats if name not in FORMATS]
+    unknown = [name for name in formats if name not in get_args(FigureFormat)]
     if unknown:
-        raise ExportError(f"unknown format {unknown[0]!r}; available: {', '.join(FORMATS)}")
+        raise ExportError(f"unknown format {unknown[0]!r}; available: {', '.join(get_args(FigureFormat))}")
     target = make_folder(given_path("folder", folder))
     written = [save_figure(figure, target / name) for name, figure in figures.items() if "html" in formats]
     pictures = {
