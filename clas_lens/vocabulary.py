@@ -88,6 +88,8 @@ Method = Literal[
     "noise",
     "shuffled",
 ]
+BASE: Method = "base"  # what all are compared with
+CLAS: Method = "clas"  # what is shown where one is
 # What a report calls them.
 METHOD_TITLES: Mapping[str, str] = {
     "base": "the unsteered model",

@@ -18,7 +18,7 @@ from analysis.report.methods import methods_paragraphs, reproduce_text, study_to
 from analysis.report.pieces import Missing
 from analysis.report.run import RunData
 from analysis.report.tables import paper_beside
-from analysis.style.export import ExportError, export_figures
+from analysis.style.export import PictureError, export_figures
 from analysis.tables.table import table_of
 from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import _parser, main
@@ -268,7 +268,7 @@ def test_pictures_without_a_browser_say_what_to_install(tmp_path, monkeypatch):
         raise RuntimeError("\nKaleido requires Google Chrome to be installed.\nmore")
 
     monkeypatch.setattr("plotly.io.write_images", fails)
-    with pytest.raises(ExportError, match=r"apt-get install chromium.*kaleido_get_chrome.*--format html needs none"):
+    with pytest.raises(PictureError, match=r"apt-get install chromium.*kaleido_get_chrome.*--format html needs none"):
         export_figures({"one": paper_gains({})}, tmp_path, ["png"])
 
 
