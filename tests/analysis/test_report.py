@@ -111,7 +111,7 @@ def test_methods_state_what_the_manifest_has(full):
     collect = full.read_manifest()["collect"]
     assert f"{sum(collect['n_tokens'].values()):,} tokens in all. None is longer than 64 tokens." in said["Texts"]
     assert "12 parallel texts in each of 6 languages (en, de, zh, ar, fr, sw)" in said["Texts"]
-    assert "alpha -4 on xnli; alpha 2 on xquad" in said["Steering"]
+    assert "alpha \N{MINUS SIGN}4 on xnli; alpha 2 on xquad" in said["Steering"]
     assert "Prompts that were cut: 5%." in said["Task XNLI"]
     assert "18 of the 360 answers are to examples that an intervention was measured or tuned on" in said["Task XNLI"]
     assert "transformer-lens 3" in said["Software"]
