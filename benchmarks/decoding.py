@@ -28,7 +28,8 @@ def wide_stack() -> PreTrainedModel:
 
 def stock_layout(model: LensModel) -> LensModel:
     """A copy in the layout that `HookedTransformer.from_pretrained` leaves."""
-    model = copy.deepcopy(model)
+    tokenizer = model.tokenizer  # half a million tokens, which need no copy
+    model = copy.deepcopy(model, {id(tokenizer): tokenizer})
     for parameter in model.parameters():
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return model

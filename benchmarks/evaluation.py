@@ -20,8 +20,8 @@ def run(size: Size, rounds: int) -> list[Row]:
     """Both tasks over the bundled passages, each with three hypotheses and, here, one question."""
     plain = hf_model(size.model, **size.stack)
     model = lens_model(plain, size.model)
-    xnli = tasks.XNLI("bundled", LANGUAGES, split="test")
-    lean = tasks.XNLI("bundled", LANGUAGES, split="test", label_mass=False)
+    xnli = tasks.XNLI("bundled", LANGUAGES, split="test", limit=size.hypotheses)
+    lean = tasks.XNLI("bundled", LANGUAGES, split="test", limit=size.hypotheses, label_mass=False)
     xquad = tasks.XQuAD("bundled", LANGUAGES, limit=size.questions, max_new_tokens=size.new_tokens)
     return [*_xnli(model, plain, size, xnli, lean, rounds), *_xquad(model, plain, size, xquad, rounds)]
 

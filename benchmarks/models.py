@@ -46,7 +46,7 @@ class Size:
 
     Attributes:
         model: "gemma-3-270m" (real weights), or a random one: "llama-8b", "qwen-7b", "stack" (Llama's 32 layers, narrow).
-        texts: examples a language for collection; `questions` for evaluation.
+        texts: examples a language for collection; `questions` and `hypotheses` (None: all there are) for evaluation.
         batch: texts or prompts a forward pass.
         stack: shape of "stack", and of the stack of Llama's depth that searches are measured on.
     """
@@ -59,6 +59,7 @@ class Size:
     languages: tuple[str, ...] = ("en", "de", "zh")
     stack: dict[str, Any] = field(default_factory=dict)
     growth_texts: tuple[int, ...] = (100, 1000, 10_000)
+    hypotheses: int | None = None
 
 
 NARROW = {"hidden_size": 256, "intermediate_size": 896, "num_attention_heads": 8, "num_key_value_heads": 2}
@@ -71,6 +72,7 @@ SIZES = {
         languages=("en", "de"),
         stack=NARROW | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 5},
         growth_texts=(10, 20),
+        hypotheses=6,
     ),
     "cpu": Size("gemma-3-270m", 40, 12, 12, stack=NARROW),
     "gpu": Size("llama-8b", 120, 24, 32, batch=32, languages=("en", "de", "zh", "sw"), stack=LLAMA_8B),

@@ -26,7 +26,7 @@ def run(size: Size, rounds: int) -> list[Row]:
     model = lens_model(hf_model(size.model, **size.stack), size.model)
     options: dict[str, Any] = {"limit": size.questions, "max_new_tokens": size.new_tokens}
     cases: dict[str, Task] = {
-        "XNLI": tasks.XNLI("bundled", LANGUAGES, split="test"),
+        "XNLI": tasks.XNLI("bundled", LANGUAGES, split="test", limit=size.hypotheses),
         "XQuAD": tasks.XQuAD("bundled", LANGUAGES, **options),
         f"XQuAD, {QUESTIONS} questions a passage": _several_questions(tasks.XQuAD("bundled", LANGUAGES, **options)),
     }

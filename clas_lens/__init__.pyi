@@ -64,6 +64,6 @@ from clas_lens.steering.intervention import Intervention as Intervention
 from clas_lens.steering.intervention import SteeringError as SteeringError
 from clas_lens.steering.rules import rule as rule
 from clas_lens.steering.steer import steer as steer
-from clas_lens.study.config import StudyError as StudyError
 from clas_lens.study.side_by_side import compare_runs as compare_runs
+from clas_lens.study.toml import StudyError as StudyError
 from clas_lens.tasks.base import TaskError as TaskError

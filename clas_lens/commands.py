@@ -56,8 +56,8 @@ def collect(arguments: argparse.Namespace) -> None:
     """Measure."""
     config = read_config(CollectConfig, arguments)
     asked = cluster_config(arguments)
+    from clas_lens.study.configured import configured_cluster
     from clas_lens.study.run import Run
-    from clas_lens.study.stages import configured_cluster
 
     with configured_cluster(asked, _timed_say()) as cluster:
         run = Run(arguments.out, StudyConfig(name="run", collect=config), cluster=cluster)
@@ -91,8 +91,8 @@ def generate(arguments: argparse.Namespace) -> None:
 
     from clas_lens.steering.generate import generate
     from clas_lens.steering.steer import steer
+    from clas_lens.study.configured import load_configured_model
     from clas_lens.study.run import Run
-    from clas_lens.study.stages import load_configured_model
 
     run = Run.open(arguments.run, steer=config)
     clas = run.clas
@@ -134,9 +134,9 @@ def search(arguments: argparse.Namespace) -> None:
 def _open(arguments: argparse.Namespace, config: EvaluateCommand | SearchCommand, **stages: Any) -> Iterator[Any]:
     """The run of a folder with the methods, strengths and task of a command, and its cluster while the block runs."""
     asked = cluster_config(arguments)
+    from clas_lens.study.configured import configured_cluster
     from clas_lens.study.order import refuse_early
     from clas_lens.study.run import Run
-    from clas_lens.study.stages import configured_cluster
 
     parts: dict[str, type[StageConfig]] = {"methods": MethodsConfig, "steer": SteerConfig, "evaluate": EvaluateConfig}
     given: dict[str, Any] = {name: part_of(config, kind) for name, kind in parts.items()}
@@ -189,10 +189,10 @@ def report(arguments: argparse.Namespace) -> None:
 
 def study(arguments: argparse.Namespace) -> None:
     """Run a study, or print its plan."""
-    from clas_lens.study.config import load_study
     from clas_lens.study.order import check_whole, refuse_early, run_study
     from clas_lens.study.plan import plan_study
     from clas_lens.study.run import Run
+    from clas_lens.study.toml import load_study
 
     config = load_study(arguments.study)
     config = config.model_copy(update={"cluster": cluster_config(arguments, config.cluster)})

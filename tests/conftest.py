@@ -1,5 +1,6 @@
 """Tiny random models, saved as folders and loaded; a check that no test leaves a hook behind; what parallel workers share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def libraries_are_no_garbage():
+    """What all imports have made is not looked through again by each collection of garbage, which takes half a second then."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,11 +1,18 @@
 """A run folder with everything that a report shows: real measurements of a tiny model, made-up answers of two tasks."""
 
+import atexit
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
 import numpy as np
 import pandas as pd
 
 import clas_lens as cl
 from clas_lens.artifacts import save_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.evaluation.store import KIND as ROWS
 from clas_lens.study.config import (
     CollectConfig,
     EvaluateConfig,
@@ -31,7 +38,20 @@ GAIN = {"base": 0.0, "clas": 0.2, "random": 0.05}
 
 def full_run(root, model, *, hostile: bool = False, anchor: str = "en") -> RunFolder:
     """The folder; `hostile` puts markup and template syntax into texts, answers, and names of models, methods and languages."""
-    run = RunFolder(root)
+    shutil.copytree(_made_once(model, hostile, anchor), root, dirs_exist_ok=True)
+    return RunFolder(root)
+
+
+@cache
+def _made_once(model, hostile: bool, anchor: str) -> Path:
+    """Such a folder, which takes seconds to make and is copied."""
+    root = Path(mkdtemp(prefix="full_run"))
+    atexit.register(shutil.rmtree, root)
+    _make(RunFolder(root), model, hostile, anchor)
+    return root
+
+
+def _make(run: RunFolder, model, hostile: bool, anchor: str) -> None:
     word = HOSTILE if hostile else "tea"
     texts = {code: [f"{code} {word} {n}" for n in range(12)] for code in LANGUAGES}
     corpus = cl.ParallelCorpus.from_texts(texts, ids=[f"{word} {n}" for n in range(12)])
@@ -41,7 +61,7 @@ def full_run(root, model, *, hostile: bool = False, anchor: str = "en") -> RunFo
         steer=SteerConfig(anchor=anchor),
         report=ReportConfig(neurons=1),
     )
-    made = Run(root, config, model=model, corpus=corpus, progress=False)
+    made = Run(run.root, config, model=model, corpus=corpus, progress=False)
     for task, alpha in (("xnli", -4.0), ("xquad", 2.0)):
         clas = cl.Clas(made.categories, layers=made.bridge_layers, alpha=alpha, anchor=anchor)
         clas.save_pretrained(run.methods / task / "clas")
@@ -53,11 +73,10 @@ def full_run(root, model, *, hostile: bool = False, anchor: str = "en") -> RunFo
         rows = _rows(task, rng, word, anchor).replace({"intervention": {"random": named}})
         if hostile:
             rows = pd.concat([rows, rows[rows["language"] == "de"].assign(language=spoken[-1])], ignore_index=True)
-        save_table(run.tables / f"{task}_rows.parquet", "evaluation rows", rows, {})
+        save_table(run.answers(task), ROWS, rows, {})
         compare_stage(run, task, rows, anchor)
         _record(run, task, [named if name == "random" else name for name in METHODS], word)
     save_table(run.search / "xnli" / "clas.parquet", SEARCH_KIND, _searched(rng), {})
-    return run
 
 
 def _rows(task: str, rng: np.random.Generator, word: str, anchor: str) -> pd.DataFrame:

@@ -47,8 +47,7 @@ def test_both_names_are_one_package():
         import clas_lens.analysis.figure  # noqa: F401
 
 
-@pytest.mark.parametrize("kind", ["file", "package"])
-@pytest.mark.parametrize("first", ["", "import analysis"])
+@pytest.mark.parametrize(("kind", "first"), [("file", ""), ("package", "import analysis")])
 def test_a_stranger_of_that_name_is_left_alone(kind, first, tmp_path):
     file = tmp_path / "analysis.py" if kind == "file" else tmp_path / "analysis" / "__init__.py"
     file.parent.mkdir(exist_ok=True)

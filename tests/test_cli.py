@@ -63,7 +63,7 @@ def test_a_second_demo_runs_no_forward_pass(small, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     for home, name in (
         ("corpus.reading", "run_layers"),
-        ("representations.effects", "_forward"),
+        ("representations.effects", "last_logits"),
         ("evaluation.passes", "make_decoder"),
     ):
         monkeypatch.setattr(import_module(f"clas_lens.{home}"), name, lambda *args: pytest.fail("ran again"))

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from clas_lens.baselines.masks import RescaleMasks, neuron_magnitude
 from clas_lens.corpus.tokens import TokenBatch, pad, require_tokenizer
-from clas_lens.evaluation.passes import first_layer, only_layers
+from clas_lens.models.blocks import only_layers
 from clas_lens.models.decoding import Decoder, make_decoder
 from clas_lens.models.sites import LensModel, Site, check_mlp_hooks, device_of
 from clas_lens.representations.effects import kl_divergence
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas, Rescaling
 from clas_lens.steering.generate import greedy, prompt_ids
-from clas_lens.steering.intervention import Intervention, SteeringError, given_intervention
+from clas_lens.steering.intervention import Intervention, SteeringError, first_layer, given_intervention
 from clas_lens.steering.rules import Rule
 from clas_lens.steering.steer import Steering
 from clas_lens.vocabulary import MaskKind, check_language

@@ -10,7 +10,7 @@ from torch import Tensor
 from clas_lens.categories.browser import selectivity
 from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
 from clas_lens.corpus.tokens import pad, require_tokenizer, tokenize
-from clas_lens.evaluation.passes import only_layers
+from clas_lens.models.blocks import only_layers
 from clas_lens.models.forward import run_layers
 from clas_lens.models.sites import LensModel, Site, device_of, hooked
 from clas_lens.models.units import flat

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.representations.maps import SentenceMap
+from clas_lens.study.folder import HEAD_SHARES, LAYER_SHARES
 
 from ..figures.alignment import cosine_to_english
 from ..figures.heads import head_distribution
@@ -58,7 +59,7 @@ def category_figures(data: RunData) -> list[Piece]:
             sensitivity=data.table("threshold_shares"),
             site=data.site,
         ),
-        kind="layer shares",
+        kind=LAYER_SHARES,
         command=f"clas-lens categorize {data.run.root}",
     )
     overlap = of_table(
@@ -89,7 +90,7 @@ def _head_figures(data: RunData) -> list[Piece]:
         "head_distribution",
         caption,
         lambda shares: head_distribution(shares, bridge_layers=data.bridge_layers),
-        kind="head shares",
+        kind=HEAD_SHARES,
         command=f"clas-lens categorize {data.run.root}",
     )
     return [heads]

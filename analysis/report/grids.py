@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clas_lens.representations.alignment import fit_gain_alignment
+from clas_lens.study.folder import LAYER_SHARES
 from clas_lens.vocabulary import CLAS
 
 from ..figures.alignment import cosine_to_english, gain_vs_alignment
@@ -29,7 +30,7 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
             f"runs side by side are told apart by their models; got: {', '.join(run.model for run in runs)}"
         )
     shares = {
-        name: table for name, run in named.items() if (table := run.table("layer_shares", "layer shares")) is not None
+        name: table for name, run in named.items() if (table := run.table("layer_shares", LAYER_SHARES)) is not None
     }
     anchors = list(dict.fromkeys(run.anchor_name for run in runs))
     anchor = anchors[0] if len(anchors) == 1 else "the anchor"

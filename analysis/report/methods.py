@@ -1,6 +1,5 @@
 """How a run was done, in sentences from its manifest alone, and the commands that do it again."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from clas_lens.study.config import (
     SearchCommand,
     StageConfig,
 )
+from clas_lens.study.toml import study_toml
 from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, POSITION_TITLES, UnitSite
 
 from ..style.numbers import number, percent
@@ -276,19 +276,3 @@ def command(name: str, kind: type[StageConfig], values: Mapping[str, Any], *word
             words_of = value if isinstance(value, list | tuple) else [value]
             parts += [f"--{flag}", *(shlex.quote(str(word)) for word in words_of)]
     return " ".join(parts)
-
-
-def study_toml(config: Mapping[str, Any]) -> str:
-    """A study's configuration as TOML. (A JSON string, number, boolean or list of them is one of TOML, too.)"""
-    top = {key: value for key, value in config.items() if not isinstance(value, dict | list)}
-    lines = _assignments(top)
-    for key, value in config.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{key}]", *_assignments(value)]
-    for task in config["tasks"]:
-        lines += ["", "[[tasks]]", *_assignments(task)]
-    return "\n".join(lines)
-
-
-def _assignments(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None]

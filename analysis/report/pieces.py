@@ -7,7 +7,7 @@ from functools import partial
 import pandas as pd
 import plotly.graph_objects as go
 
-from clas_lens.study.tables import KIND as REPORT_KIND
+from clas_lens.study.folder import REPORT_DATA
 
 from ..tables.paper import PAPER_TASKS
 from .run import RunData
@@ -58,7 +58,7 @@ def of_table(
     caption: str,
     make: Callable[[pd.DataFrame], go.Figure],
     *,
-    kind: str = REPORT_KIND,
+    kind: str = REPORT_DATA,
     command: str | None = None,
 ) -> Piece:
     """A figure of one table, by default of those that the report's data are in."""

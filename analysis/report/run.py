@@ -11,14 +11,14 @@ import pandas as pd
 
 from clas_lens.artifacts import load_table
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
+from clas_lens.evaluation.store import KIND as ROWS
 from clas_lens.evaluation.windows import KIND as WINDOWS
 from clas_lens.given import given, given_path
 from clas_lens.models.units import site_of
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.pairs import facts_of_rows
-from clas_lens.study.folder import RunFolder
-from clas_lens.study.tables import KIND as REPORT_KIND
+from clas_lens.study.folder import REPORT_DATA, RunFolder
 from clas_lens.study.tables import WITHOUT_TASK
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import CLAS, UnitSite
@@ -64,14 +64,9 @@ class RunData:
         run = RunFolder(given_path("a run folder", root))
         return cls(run, run.read_manifest())
 
-    def table(self, name: str, kind: str = REPORT_KIND) -> pd.DataFrame | None:
-        """`tables/<name>.parquet`.
-
-        Raises:
-            ArtifactError: it is damaged, or of another kind.
-        """
-        path = self.run.tables / f"{name}.parquet"
-        return load_table(path, kind)[0] if path.is_file() else None
+    def table(self, name: str, kind: str = REPORT_DATA) -> pd.DataFrame | None:
+        """A table of the run folder, by default of those that the report's data are in; see `RunFolder.table`."""
+        return self.run.table(name, kind)
 
     @cached_property
     def windows(self) -> pd.DataFrame | None:
@@ -144,7 +139,7 @@ class RunData:
     @cached_property
     def rows(self) -> dict[str, pd.DataFrame]:
         """Evaluation rows by task."""
-        found = {task: self.table(f"{task}_rows", "evaluation rows") for task in self.tasks}
+        found = {task: self.table(f"{task}_rows", ROWS) for task in self.tasks}
         return {task: rows for task, rows in found.items() if rows is not None}
 
     @cached_property

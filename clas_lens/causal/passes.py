@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clas_lens.causal.answers import Question
 from clas_lens.corpus.tokens import CPU_BATCH_TOKENS, TokenBatch, pad
-from clas_lens.evaluation.passes import BlockForm, only_layers
 from clas_lens.evaluation.prefixes import read_in_pieces
+from clas_lens.models.blocks import BlockForm, only_layers
 from clas_lens.models.decoding import Decoder, make_decoder
 from clas_lens.models.forward import end_logits
 from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked, residual_name

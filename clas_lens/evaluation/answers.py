@@ -11,13 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.cluster.work import Tell
-from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
+from clas_lens.evaluation.passes import LayerCount, SharedPrompt
 from clas_lens.evaluation.plan import EvaluationError, EvaluationPlan, WorkItem
 from clas_lens.evaluation.prefixes import Segment, prompt_batches, shared_segments, whole_prompts
 from clas_lens.models.decoding import Answering, Decoder
 from clas_lens.models.numbers import MEANS_NOTHING, unfinite_row
 from clas_lens.models.room import in_parts_that_fit, noting_halvings
 from clas_lens.models.sites import LensModel, device_of
+from clas_lens.steering.intervention import first_layer
 
 
 @dataclass(frozen=True, eq=False)

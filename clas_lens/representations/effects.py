@@ -1,7 +1,7 @@
 """What an intervention changes inside the model: the next-token distribution, and the likeness to the anchor language."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,14 @@ from clas_lens.corpus.reading import (
 )
 from clas_lens.corpus.tokens import TokenBatch
 from clas_lens.given import given, given_path
+from clas_lens.models.blocks import BlockForm, only_layers
 from clas_lens.models.forward import last_logits
 from clas_lens.models.identity import describe_model
-from clas_lens.models.sites import LensModel, Site, check_layers, hooked
+from clas_lens.models.sites import LensModel, Site, check_layers, hooked, residual_name
 from clas_lens.models.units import flat
 from clas_lens.representations.collect import check_steers_texts, unread_representations
 from clas_lens.representations.sentences import Representations
-from clas_lens.steering.intervention import Intervention
+from clas_lens.steering.intervention import Intervention, first_layer
 from clas_lens.steering.steer import steer
 from clas_lens.vocabulary import UnitSite
 
@@ -177,15 +178,52 @@ def _measure(
 ) -> Measured:
     """Representations before and after, KL, and whether the most likely token changed, in corpus order."""
 
+    def read(batch: TokenBatch, start: int) -> tuple[Tensor, Tensor]:
+        """Logits after the text, and each text's mean residual stream at the given layers from `start` on."""
+        with pooling_residuals(model, batch, [layer for layer in layers if layer >= start]) as pooled:
+            return last_logits(model, batch.tokens, batch.attention_mask), pooled
+
     def both(batch: TokenBatch) -> Measured:
-        logits, before = _forward(model, batch, layers)
-        with steer(model, intervention, language=item.language):
-            steered_logits, after = _forward(model, batch, layers)
+        logits, before, steered_logits, after = twice(batch)
         changed = (logits.argmax(-1) != steered_logits.argmax(-1)).cpu()
+        n_shared = before.shape[1] - after.shape[1]
+        after = torch.cat([before[:, :n_shared], after], dim=1)
         return before, after, kl_divergence(logits, steered_logits), changed
 
+    twice = _with_and_without(model, intervention, item.language, read, stop=model.cfg.n_layers)
     before, after, kl, changed = in_corpus_order(item, read_batches(model, item, both, tell))
     return before, after, kl, changed
+
+
+def _with_and_without(
+    model: LensModel,
+    intervention: Intervention,
+    language: str,
+    read: Callable[[TokenBatch, int], tuple[Tensor, ...]],
+    *,
+    stop: int,
+) -> Callable[[TokenBatch], tuple[Tensor, ...]]:
+    """What `read` makes of a batch as the model is, and then steered. The layers below the intervention are run once, for both.
+
+    Args:
+        read: one forward pass of a batch; told the first layer that will run, which is 0 without steering.
+        stop: the layer before which passes end.
+    """
+    start, form = first_layer(model, intervention, [language]), BlockForm()
+
+    def both(batch: TokenBatch) -> tuple[Tensor, ...]:
+        entering: list[Tensor] = []
+        watched = [(residual_name(start - 1), lambda residual, hook: entering.append(residual))] if start else []
+        with hooked(model, watched), only_layers(model, 0, stop, form=form):
+            before = read(batch, 0)
+        if start >= stop:
+            return (*before, *before)
+        # What it does above `stop` does not fire.
+        steered = steer(model, intervention, language, must_fire=stop == model.cfg.n_layers)
+        with only_layers(model, start, stop, *entering, form=form), steered:
+            return (*before, *read(batch, start))
+
+    return both
 
 
 def kl_divergence(
@@ -196,15 +234,6 @@ def kl_divergence(
         given(one, Tensor, "kl_divergence needs two tensors [batch d_vocab]", "a model's logits")
     log_p, log_q = before.double().log_softmax(-1), after.double().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
-
-
-def _forward(
-    model: LensModel, batch: TokenBatch, layers: Sequence[int]
-) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch layer d_model"]]:
-    """Logits after the text, and each text's mean residual stream at the given layers."""
-    with pooling_residuals(model, batch, layers) as pooled:
-        logits = last_logits(model, batch.tokens, batch.attention_mask)
-    return logits, pooled
 
 
 def neuron_activations(
@@ -264,12 +293,11 @@ def _text_means(
         with hooked(model, [(site.hook_name(model), on_units)]):
             yield (means,)
 
-    def read(batch: TokenBatch) -> tuple[Tensor, ...]:
-        before = in_one_pass(model, averaging)(batch)
-        if intervention is None:
-            return before
-        with steer(model, intervention, item.language):
-            return (*before, *in_one_pass(model, averaging)(batch))
+    def read(batch: TokenBatch, start: int = 0) -> tuple[Tensor, ...]:
+        return in_one_pass(model, averaging)(batch)
 
-    values = in_corpus_order(item, read_batches(model, item, read, tell))
+    reading: Callable[[TokenBatch], tuple[Tensor, ...]] = read
+    if intervention is not None:
+        reading = _with_and_without(model, intervention, item.language, read, stop=site.layer + 1)
+    values = in_corpus_order(item, read_batches(model, item, reading, tell))
     return {when: means.tolist() for when, means in zip(("before", "after"), values, strict=False)}

@@ -173,6 +173,11 @@ def missing_members(value: Any) -> list[str]:
     return [name for name in vars(Intervention) if not name.startswith("_") and not hasattr(value, name)]
 
 
+def first_layer(model: LensModel, intervention: Intervention, languages: Sequence[str]) -> int:
+    """The lowest layer that an intervention changes: everything that enters it is as without the intervention."""
+    return min(intervention.edits(model, languages)).layer
+
+
 def why_none(value: Any) -> str:
     """What to do about something that is no intervention: its missing members where it has some, else where to get one."""
     missing = missing_members(value)

@@ -1,11 +1,11 @@
 from clas_lens.study.anchor_runs import compare_anchors as compare_anchors
 from clas_lens.study.config import StudyConfig as StudyConfig
-from clas_lens.study.config import StudyError as StudyError
-from clas_lens.study.config import load_study as load_study
-from clas_lens.study.config import shipped_studies as shipped_studies
 from clas_lens.study.folder import RunFolder as RunFolder
 from clas_lens.study.order import run_study as run_study
 from clas_lens.study.plan import plan_study as plan_study
 from clas_lens.study.run import Run as Run
 from clas_lens.study.side_by_side import RunPair as RunPair
 from clas_lens.study.side_by_side import compare_runs as compare_runs
+from clas_lens.study.toml import StudyError as StudyError
+from clas_lens.study.toml import load_study as load_study
+from clas_lens.study.toml import shipped_studies as shipped_studies

@@ -6,13 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, load_table
+from clas_lens.artifacts import ArtifactError
 from clas_lens.given import given_path, named
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.intervals import Interval
-from clas_lens.study.folder import RunFolder
+from clas_lens.study.folder import REPORT_DATA, RunFolder
 from clas_lens.study.run import Run
-from clas_lens.study.tables import KIND
 from clas_lens.vocabulary import CLAS
 
 CATEGORY_SHARES = ("active", "specific", "partial", "shared")
@@ -103,7 +102,7 @@ def _gain(folder: RunFolder, task: str) -> Interval:
 
 
 def _table(folder: RunFolder, name: str) -> pd.DataFrame:
-    path = folder.tables / f"{name}.parquet"
-    if not path.is_file():
+    found = folder.table(name, REPORT_DATA)
+    if found is None:
         raise ArtifactError(f"{folder.root} has no table {name!r}: clas-lens report {folder.root} --collect makes it")
-    return load_table(path, KIND)[0]
+    return found

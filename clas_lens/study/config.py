@@ -1,9 +1,6 @@
 """Frozen configurations, one a stage; unknown keys are refused. The command line is built from these."""
 
-import json
-import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +117,9 @@ class TaskConfig(StageConfig):
     task: TaskName = Field("xnli", description="which task")
     data: str | None = Field(None, min_length=1, description="local folder, Hub id or 'bundled'; default: the Hub's")
     languages: tuple[str, ...] | None = Field(None, min_length=1, description="default: all that the data have")
-    tuning_limit: int | None = Field(200, ge=1, description="examples a language to tune on, sampled with the seed")
+    tuning_limit: int | None = Field(
+        200, ge=1, description="examples a language to tune on, sampled with the seed; in a study's file also 'all'"
+    )
     limit: int | None = Field(None, ge=1, description="examples a language to report on; default: all")
     seed: int = Field(0, ge=0, description="seed of the samples")
     whole: bool = Field(False, description="XQuAD: tune and report on all of it, as the paper does")
@@ -130,6 +129,12 @@ class TaskConfig(StageConfig):
     max_tokens: int | None = Field(None, ge=16, description="longest prompt; XQuAD's contexts are cut to fit")
     max_new_tokens: int = Field(32, ge=1, description="XQuAD: length of an answer at most")
     stop_at_newline: bool = Field(False, description="XQuAD: end an answer at its first line")
+
+    @field_validator("tuning_limit", mode="before")
+    @classmethod
+    def _all_in_a_file(cls, value: Any) -> Any:
+        """TOML has no None."""
+        return None if value == "all" else value
 
 
 class MethodsConfig(StageConfig):
@@ -271,34 +276,6 @@ class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
         return self
 
 
-class StudyError(ValueError):
-    """A study file that is not one."""
-
-
-def load_study(name: str | Path) -> StudyConfig:
-    """A study from a TOML file, or one that comes with the package by its name (`shipped_studies`).
-
-    Raises:
-        StudyError: no such study, a file that is not TOML, or an unknown or malformed entry.
-    """
-    shipped = files("clas_lens") / "data" / "studies" / f"{name}.toml"
-    if not isinstance(name, str | Path) or len(str(name)) > 4000 or len(Path(name).name) > 200:
-        raise StudyError(f"no study {str(name)[:40]!r}: neither a file nor one of {', '.join(shipped_studies())}")
-    if Path(name).is_file():
-        text = _read(Path(name))
-    elif str(name) in shipped_studies():
-        text = shipped.read_text(encoding="utf-8")
-    else:
-        raise StudyError(f"no study {str(name)!r}: neither a file nor one of {', '.join(shipped_studies())}")
-    try:
-        given = json.dumps(tomllib.loads(text), default=str)
-        return StudyConfig.model_validate_json(given, strict=True)  # "2" and true are no numbers
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{name} is not TOML: {error}") from error
-    except ValidationError as error:
-        raise StudyError(f"{name}: {wrong_values(error)}") from error
-
-
 def wrong_values(error: ValidationError) -> str:
     """What is wrong with a configuration, in one line: each value by its name, and what it should be."""
     found = []
@@ -306,17 +283,3 @@ def wrong_values(error: ValidationError) -> str:
         place = ".".join(map(str, one["loc"]))
         found.append(f"{place}: {one['msg']}" if place else one["msg"])
     return "; ".join(found).replace("Value error, ", "")
-
-
-def _read(path: Path) -> str:
-    """A file's text, with or without a byte order mark."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
-
-
-def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that come with the package."""
-    folder = files("clas_lens") / "data" / "studies"
-    return tuple(sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".toml")))

@@ -76,7 +76,7 @@ def run_intervention(run: Any, method: str, task: str | None) -> Any:
     if method == "clas":
         if task is None or "alpha" in run.config.steer.model_fields_set:
             return run.clas
-        searched = folder.search / task / "clas.parquet"
+        searched = folder.searched(task, "clas")
         if searched.is_file():
             return SearchResult.load(searched, run.clas).intervention
     evaluated = folder.methods / str(task) / method

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
-from clas_lens.artifacts import ArtifactError, provenance, sweep, write_text
+from clas_lens.artifacts import ArtifactError, load_table, provenance, sweep, write_text
 from clas_lens.given import given_path
 from clas_lens.study.config import CollectConfig, StageConfig
 
 SEAL = "sha256"  # the manifest's entry that is no stage
+
+# Kinds of tables that are a run's own; those of rows, searches, windows and comparisons are named where these are made.
+LAYER_SHARES = "layer shares"
+HEAD_SHARES = "head shares"
+REPORT_DATA = "report data"
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         given_path("a run folder", self.root, error=ArtifactError)
+
+    @property
+    def study(self) -> Path:
+        """All settings of the study, or of the demo, that made the run; stages called one by one leave none."""
+        return self.root / "study.toml"
 
     @property
     def statistics(self) -> Path:
@@ -63,8 +74,34 @@ class RunFolder:
         return self.root / "representations"
 
     @property
+    def effects(self) -> Path:
+        return self.root / "effects"
+
+    @property
+    def more_statistics(self) -> Path:
+        """Those that methods need beside `statistics`: of other texts, or pooled in another way."""
+        return self.root / "more_statistics"
+
+    @property
     def manifest(self) -> Path:
         return self.root / "manifest.json"
+
+    def table(self, name: str, kind: str) -> pd.DataFrame | None:
+        """`tables/<name>.parquet`; None where no stage has written it yet.
+
+        Raises:
+            ArtifactError: it is damaged, or of another kind.
+        """
+        path = self.tables / f"{name}.parquet"
+        return load_table(path, kind)[0] if path.is_file() else None
+
+    def searched(self, task: str, method: str) -> Path:
+        """What the search over a method found on a task."""
+        return self.search / task / f"{method}.parquet"
+
+    def answers(self, task: str) -> Path:
+        """A task's rows, of all interventions and languages in one table."""
+        return self.tables / f"{task}_rows.parquet"
 
     def comparisons(self, task: str) -> Path:
         """What `compare_stage` made of a task's rows."""

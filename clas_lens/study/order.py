@@ -13,6 +13,7 @@ from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.presets import PRESETS
 from clas_lens.models.sites import check_layers
 from clas_lens.steering.intervention import strength
+from clas_lens.study.claim import claim
 from clas_lens.study.config import (
     CategorizeConfig,
     CollectConfig,
@@ -23,8 +24,8 @@ from clas_lens.study.config import (
     StudyConfig,
     TaskConfig,
 )
+from clas_lens.study.configured import configured_cluster, task_for
 from clas_lens.study.run import Run, Say
-from clas_lens.study.stages import configured_cluster, task_for
 from clas_lens.study.summary import summary
 from clas_lens.study.tables import has_bundled_texts, report_tables, texts_to_read
 from clas_lens.vocabulary import check_anchor
@@ -39,7 +40,7 @@ def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True
         cluster: who does the work, as in `Run`; default what `config.cluster` asks for.
 
     Raises:
-        ArtifactError: the folder holds a run of another study.
+        ArtifactError: the folder holds a demo, or a run of another study.
         ClusterError: of the cluster, where `config.cluster` has the study run on one.
         ValueError: what no stage could do with this configuration, before anything is measured.
     """
@@ -48,14 +49,18 @@ def run_study(config: StudyConfig, out: Path, say: Say, *, progress: bool = True
         run = Run(out, config, say=say, progress=progress, cluster=runner)
         refuse_early(run)
         with run.folder.alone():
-            _claim(run)
+            claim(run)
             _run_all(run)
     run.cluster = cluster  # a configured one has ended with the study
     return run
 
 
 def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> Run:
-    """The stages that take minutes: measure, sort, steer, answer a few questions, collect what the report shows."""
+    """The stages that take minutes: measure, sort, steer, answer a few questions, collect what the report shows.
+
+    Raises:
+        ArtifactError: the folder holds a study.
+    """
     measured = CollectConfig(**config.model_dump(include=set(CollectConfig.model_fields) - {"limit"}))
     corpus = Run(config.out, StudyConfig(name="demo", collect=measured)).corpus
     limit = config.limit
@@ -65,7 +70,7 @@ def run_demo(config: DemoConfig, say: Say, *, progress: bool = True) -> Run:
     run = Run(config.out, study, say=say, progress=progress)
     refuse_early(run)
     with run.folder.alone():
-        run.folder.update_manifest("demo", config)
+        claim(run, config)
         return _run_all(run)
 
 
@@ -173,24 +178,12 @@ def check_whole(run: Run) -> None:
         ArtifactError: which, and what to do.
     """
     folder = run.folder
-    wanted = [folder.categories, folder.manifest, folder.clas]
+    wanted = [folder.study, folder.categories, folder.manifest, folder.clas]
     wanted += [folder.statistics / f"{code}.safetensors" for code in run.statistics.languages]
-    wanted += [folder.tables / f"{task}_rows.parquet" for task in run.rows]
+    wanted += [folder.answers(task) for task in run.rows]
     gone = [path for path in wanted if not path.exists()]
     if gone or "collect" not in folder.read_manifest():
         raise ArtifactError(
             f"{folder.root} was changed while the run was on: {len(gone) or 'some'} of its files are gone"
             f"{f' (such as {gone[0].name})' if gone else ''}. Run the same command again; it makes what is missing."
         )
-
-
-def _claim(run: Run) -> None:
-    """A folder belongs to one study: what is in it is resumed, never mixed."""
-    if run.folder.manifest.exists():
-        held = run.folder.read_manifest().get("study", {}).get("config")
-        if held is not None and held != run.config.model_dump(mode="json"):
-            raise ArtifactError(
-                f"{run.folder.root} holds a run of another study, or of another version of {run.config.name!r}. "
-                "Give --out another folder, or delete this one."
-            )
-    run.folder.update_manifest("study", run.config)

@@ -1,9 +1,7 @@
 """One run: a folder, a configuration, and everything from texts to rows, each made or read when it is first asked for."""
 
 import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,38 +12,23 @@ from clas_lens.artifacts import ArtifactError, content_key, named_layers, save_t
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.cluster.work import Runner, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.evaluation.rows import evaluate
-from clas_lens.evaluation.search import SearchResult, alpha_settings, beta_gamma_settings, search_grids, sweep_settings
-from clas_lens.evaluation.store import RowStore
-from clas_lens.evaluation.windows import KIND as WINDOWS
-from clas_lens.evaluation.windows import window_grids, window_table
+from clas_lens.evaluation.plan import Interventions
+from clas_lens.evaluation.search import SearchResult
 from clas_lens.given import given, given_path
 from clas_lens.models.sites import LensModel
-from clas_lens.provenance import each_once
 from clas_lens.representations.collect import collect_representations
 from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.collect import collect_statistics
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
-from clas_lens.steering.intervention import Intervention
 from clas_lens.study.config import StudyConfig, TaskConfig
-from clas_lens.study.folder import RunFolder
+from clas_lens.study.configured import load_configured_corpus, load_configured_model
+from clas_lens.study.folder import HEAD_SHARES, LAYER_SHARES, RunFolder
 from clas_lens.study.methods import Ingredients, build_methods
-from clas_lens.study.stages import (
-    GRID,
-    GRID_ALPHA,
-    compare_stage,
-    load_configured_corpus,
-    load_configured_model,
-    task_for,
-)
+from clas_lens.study.stages import Answering, evaluate_stage, kept_searches, search_stage
 from clas_lens.vocabulary import Pool, Pooling, ReadSite
 
 Say = Callable[[str], None]
-Interventions = Mapping[str, Intervention | None]
-
-
-SHARES_KIND = "layer shares"
 
 
 def silent(text: str) -> None:
@@ -169,9 +152,9 @@ class Run:
         cats = categorize(self.statistics, config.threshold, config.activity, quantile=config.quantile)
         layers = select_bridge_layers(cats, layers=config.layers)
         cats.save(self.folder.categories)
-        save_table(self.folder.tables / "layer_shares.parquet", SHARES_KIND, cats.shares(), {})
+        save_table(self.folder.tables / "layer_shares.parquet", LAYER_SHARES, cats.shares(), {})
         if cats.site == "attn":
-            save_table(self.folder.tables / "head_shares.parquet", "head shares", cats.by_head(), {})
+            save_table(self.folder.tables / "head_shares.parquet", HEAD_SHARES, cats.by_head(), {})
         self.folder.update_manifest(
             "categorize",
             config,
@@ -238,7 +221,7 @@ class Run:
             pooling=pooling,
             max_tokens=config.max_tokens,
             site=config.site,
-            out=self.folder.root / "more_statistics" / f"{pooling}-{texts}",
+            out=self.folder.more_statistics / f"{pooling}-{texts}",
             progress=self.progress,
             cluster=self.cluster,
         )
@@ -255,50 +238,15 @@ class Run:
             return {task.task: self._search(task) for task in self.config.tasks}
         if "search" not in self._kept or "alpha" in self.config.steer.model_fields_set:
             return {task.task: {} for task in self.config.tasks}
-        return {task.task: self._kept_searches(task.task) for task in self.config.tasks}
+        return {task.task: kept_searches(self.folder, task.task, self.methods) for task in self.config.tasks}
 
-    def _search(self, config: TaskConfig) -> dict[str, SearchResult]:
-        """The same alphas for each method, in one run; CLAS at alpha 1 under each pair of betas and gammas (Figure 6); and, if
-        asked for, CLAS at other layers.
-        """
-        search = self.config.search
-        assert search is not None
-        task = task_for(config, "tuning")
-        alphas = alpha_settings(task, search.alphas)
-        methods = {name: self.methods[name] for name, _ in self.config.methods.searched(search.fixed)}
-        grids = {
-            name: (method, sweep_settings(method, alphas)) for name, method in methods.items() if method is not None
-        }
-        if search.betas:
-            grids[GRID] = replace(self.clas, alpha=GRID_ALPHA), beta_gamma_settings(search.betas, search.gammas)
-        windows = window_grids(self.clas, self.model.cfg.n_layers, alphas) if search.windows else {}
-        grids |= windows
-        if not grids:
-            raise ValueError(
-                f"{task.name}: nothing to search: {', '.join(self.config.methods.methods)} have no strength that is not fixed"
-            )
-        self.say(f"{task.name}: tuning on {config.tuning_limit or 'all'} examples a language")
-        options = {**self._how(config), "out": self.folder.search / "rows"}
-        results = search_grids(self.model, task, grids, **options)
-        if windows:
-            table = window_table({name: results.pop(name) for name in windows}, self.clas.layers)
-            save_table(self.folder.windows(task.name), WINDOWS, table, {})
-        for name, found in results.items():
-            path = self.folder.search / task.name / f"{name}.parquet"
-            if found.passes or not path.is_file():  # what was read from files alone cost what its file says
-                found.save(path)
-        chosen = {name: dict(result.chosen) for name, result in results.items() if name != GRID}
-        facts = {"chosen": chosen, "examples": sorted(task.example_keys()), "task": task.settings(self.model)}
-        self.folder.update_manifest(f"search {task.name}", search, **facts)
-        self.say("; ".join(f"{name}: alpha={one['alpha']:g}" for name, one in chosen.items()))
-        return results
-
-    def _kept_searches(self, task: str) -> dict[str, SearchResult]:
-        found = {}
-        for name, intervention in self.methods.items():
-            path = self.folder.search / task / f"{name}.parquet"
-            if intervention is not None and path.is_file():
-                found[name] = SearchResult.load(path, intervention)
+    def _search(self, source: TaskConfig) -> dict[str, SearchResult]:
+        config = self.config.search
+        assert config is not None
+        self.say(f"{source.task}: tuning on {source.tuning_limit or 'all'} examples a language")
+        methods = {name: self.methods[name] for name, _ in self.config.methods.searched(config.fixed)}
+        found = search_stage(self._answering, source, config, methods, self.clas)
+        self.say("; ".join(f"{name}: alpha={found[name].chosen['alpha']:g}" for name in methods))
         return found
 
     @cached_property
@@ -306,40 +254,12 @@ class Run:
         """Every method's answers by task, each at its searched strength, in `rows/` and `tables/<task>_rows.parquet`."""
         return {task.task: self._evaluate(task) for task in self.config.tasks}
 
-    def _evaluate(self, config: TaskConfig) -> pd.DataFrame:
-        found = self.searches[config.task]
-        chosen = {name: found[name].intervention if name in found else one for name, one in self.methods.items()}
-        task = task_for(config, "test")
-        self.say(f"{task.name}: reporting")
-        shutil.rmtree(self.folder.methods / task.name, ignore_errors=True)  # what lies there belongs to the rows
-        for name, intervention in chosen.items():
-            if intervention is not None:
-                intervention.save_pretrained(self.folder.methods / task.name / name)
-        rows = evaluate(self.model, task, chosen, out=self.folder.rows, **self._how(config))
-        settings = task.settings(self.model)
-        store = RowStore(self.folder.rows / task.name)
-        made = [one for code in task.languages for name in chosen for one in store.made(code, name)]
-        save_table(self.folder.tables / f"{task.name}_rows.parquet", "evaluation rows", rows, {"task": settings})
-        self.folder.update_manifest(
-            f"evaluate {task.name}",
-            self.config.evaluate,
-            task=settings,
-            source=config.model_dump(mode="json"),
-            languages=list(task.languages),
-            n_examples=len(task.example_keys()),
-            overlapping=int(rows["overlap"].sum()),
-            measured=each_once(made),
-            methods={name: None if one is None else one.settings() for name, one in chosen.items()},
-        )
-        compare_stage(self.folder, task.name, rows, self.clas.anchor)
-        return rows
+    def _evaluate(self, source: TaskConfig) -> pd.DataFrame:
+        found = self.searches[source.task]
+        methods = {name: found[name].intervention if name in found else one for name, one in self.methods.items()}
+        self.say(f"{source.task}: reporting")
+        return evaluate_stage(self._answering, source, methods, self.clas.anchor)
 
-    def _how(self, config: TaskConfig) -> dict[str, Any]:
-        how = self.config.evaluate
-        return {
-            "batch_size": how.batch_size,
-            "chunk_size": how.chunk_size,
-            "allow_overlap": config.allow_overlap,
-            "progress": self.progress,
-            "cluster": self.cluster,
-        }
+    @property
+    def _answering(self) -> Answering:
+        return Answering(self.folder, self.model, self.config.evaluate, self.progress, self.cluster)

@@ -12,9 +12,8 @@ from clas_lens.display import card
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
 from clas_lens.given import given_each, given_path
 from clas_lens.significance.comparisons import load_comparisons
-from clas_lens.study.folder import RunFolder
-from clas_lens.study.run import SHARES_KIND, Run
-from clas_lens.study.tables import KIND as REPORT_KIND
+from clas_lens.study.folder import LAYER_SHARES, REPORT_DATA, RunFolder
+from clas_lens.study.run import Run
 
 COLUMNS = ("run", "measure", "task", "method", "language", "layer", "category", "alpha", "value")
 
@@ -83,7 +82,7 @@ def _differing(names: tuple[str, str], a: Mapping[str, Any], b: Mapping[str, Any
 
 def _rows(name: str, folder: RunFolder) -> Iterator[dict[str, Any]]:
     """The numbers of one run, each with what tells it from the others."""
-    shares = _table(folder, "layer_shares", SHARES_KIND)
+    shares = folder.table("layer_shares", LAYER_SHARES)
     for row in [] if shares is None else shares.to_dict("records"):
         yield _row(name, "share", row["percent"], layer=row["layer"], category=row["category"])
     for path in sorted(folder.search.glob("*/*.parquet")):
@@ -95,7 +94,7 @@ def _rows(name: str, folder: RunFolder) -> Iterator[dict[str, Any]]:
         for one in load_comparisons(path)[0]:
             for row in one.languages.to_dict("records"):
                 yield _row(name, "gain", row["gain"], task=task, method=one.intervention, language=row["language"])
-    cosine = _table(folder, "cosine", REPORT_KIND)
+    cosine = folder.table("cosine", REPORT_DATA)
     for row in [] if cosine is None else cosine.to_dict("records"):
         told = {"task": row["setting"], "language": row["language"], "layer": row["layer"]}
         for when in ("before", "after"):
@@ -104,8 +103,3 @@ def _rows(name: str, folder: RunFolder) -> Iterator[dict[str, Any]]:
 
 def _row(run: str, measure: str, value: float, **told: Any) -> dict[str, Any]:
     return {"run": run, "measure": measure, "value": float(value), **told}
-
-
-def _table(folder: RunFolder, name: str, kind: str) -> pd.DataFrame | None:
-    path = folder.tables / f"{name}.parquet"
-    return load_table(path, kind)[0] if path.is_file() else None

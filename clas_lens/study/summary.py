@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from clas_lens.artifacts import ArtifactError, load_table
+from clas_lens.study.folder import REPORT_DATA
 from clas_lens.study.run import Run
-from clas_lens.study.tables import KIND
 
 SHOWN_ANSWERS = 30
 
@@ -38,9 +37,8 @@ def summary(run: Run) -> str:
 
 
 def _effects(run: Run) -> str:
-    try:
-        effects, _ = load_table(run.folder.tables / "effects.parquet", KIND)
-    except ArtifactError:
+    effects = run.folder.table("effects", REPORT_DATA)
+    if effects is None:
         return "Nothing was read with steering."
     digits = {"kl": 4, "top1_changed": 3, "cosine_before": 4, "cosine_after": 4, "moved": 4}
     return _markdown(effects.round(digits))

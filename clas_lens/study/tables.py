@@ -22,12 +22,12 @@ from clas_lens.representations.maps import separation_frame, tsne_frame
 from clas_lens.representations.sentences import Representations
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
-from clas_lens.study.folder import RunFolder
+from clas_lens.study.folder import REPORT_DATA, RunFolder
 from clas_lens.study.run import Run
 from clas_lens.vocabulary import AFTER_PROMPTS, fits_activity
 
-KIND = "report data"
 WITHOUT_TASK = "clas"  # the setting of a run that evaluated nothing
+OF_SENTENCES = ("cosine", "separation", "sentence_map", "sentences", "anchors")
 SHOWN = 300  # characters of a text that a hover box or a table has room for
 # Thresholds around the run's own, in units of the typical distance of an activity from it.
 BAND = (-0.5, -0.25, 0.0, 0.25, 0.5)
@@ -87,9 +87,15 @@ class _Tables:
             return make()
 
         try:
-            remember(path, KIND, key, anew)
+            remember(path, REPORT_DATA, key, anew)
         except AlignmentError as error:
             self.left_out[name] = str(error)
+
+    def leave_out(self, reason: str, *names: str) -> None:
+        """None of these: nor what an earlier collection with other settings left there."""
+        for name in names:
+            (self.folder.tables / f"{name}.parquet").unlink(missing_ok=True)
+            self.left_out[name] = reason
 
 
 def report_tables(run: Run) -> None:
@@ -111,7 +117,8 @@ def report_tables(run: Run) -> None:
         _read_sentences(tables, run, shown, read)
         _read_neuron(tables, run, next(iter(shown.values())), read)
     else:
-        tables.left_out["cosine"] = "CLAS steers generated tokens only, which texts that are read do not have"
+        reason = "CLAS steers generated tokens only, which texts that are read do not have"
+        tables.leave_out(reason, "neuron_activations", "effects", *OF_SENTENCES)
     settings = {setting: clas.settings() for setting, clas in steered.items()}
     facts = {"corpus": read.name, "examples": len(read), "steered": settings, "left_out": tables.left_out}
     run.folder.update_manifest("report data", run.config.report, **facts)
@@ -123,8 +130,8 @@ def _category_tables(tables: _Tables, stats: NeuronStatistics, cats: NeuronCateg
     tables.write("null_shares", key, partial(null_shares, cats))
     tables.write("language_overlap", key, partial(language_overlap, cats))
     if cats.quantile is not None:
-        for name in ("threshold_shares", "category_moves"):
-            tables.left_out[name] = "the categories have a bar a layer, its quantile, and no threshold to move"
+        reason = "the categories have a bar a layer, its quantile, and no threshold to move"
+        tables.leave_out(reason, "threshold_shares", "category_moves")
         return
     band, rising = (_thresholds(stats, cats, steps) for steps in (BAND, RISING))
     tables.write("threshold_shares", key, partial(threshold_shares, stats, band, activity=cats.activity))
@@ -235,7 +242,7 @@ def _effects(run: Run, clas: Clas, read: ParallelCorpus, setting: str) -> pd.Dat
         run.model,
         clas,
         read,
-        out=run.folder.rows / "effects" / setting,
+        out=run.folder.effects / setting,
         representations=run.folder.representations / setting,
         more_layers=report_layers(clas.layers, run.statistics.n_layers),
         **_reading(run),

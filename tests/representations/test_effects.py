@@ -94,3 +94,56 @@ def test_a_control_that_does_next_to_nothing_is_told(llama, small_corpus, small_
         )
     with pytest.raises(ValueError, match="say where cosines are taken"):
         cl.measure_effects(llama, cl.MatchedNoise.for_model(llama, clas), small_corpus, **quiet)
+
+
+def test_activations_before_and_after(model, small_cats, small_corpus):
+    corpus, layer, neuron = small_corpus.select(["en", "de"]).take(range(4)), 2, 5
+    clas = cl.Clas(small_cats, layers=(layer,), alpha=1.0)
+    frame = cl.representations.neuron_activations(
+        model, corpus, layer, neuron, intervention=clas, batch_size=3, progress=False
+    )
+    values = frame.set_index(["language", "when", "example"])["value"]
+    assert len(values) == 2 * 2 * 4
+    for language in ("en", "de"):
+        for row, example in enumerate(corpus.ids):
+            _, cache = model.run_with_cache(model.to_tokens(corpus[language][row]))
+            mean = float(cache[f"blocks.{layer}.mlp.hook_post"][0, 1:, neuron].mean())
+            factor = float(clas.scale(language)[layer][neuron])  # the first steered layer: its inputs are unchanged
+            assert values[language, "before", example] == pytest.approx(mean, abs=1e-5)
+            assert values[language, "after", example] == pytest.approx(mean * factor, abs=1e-5)
+    only = cl.representations.neuron_activations(model, corpus, layer, neuron, progress=False)
+    assert set(only["when"]) == {"before"}
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, 3])
+def test_a_neuron_below_between_and_above_the_steered_layers(model, small_cats, small_corpus, layer):
+    """Each text alone, from the first layer to the last."""
+    corpus, clas = small_corpus.select(["de"]).take(range(3)), cl.Clas(small_cats, layers=(1, 3), alpha=2.0)
+    frame = cl.representations.neuron_activations(model, corpus, layer, 5, intervention=clas, progress=False)
+    for found, text in zip(frame.query("when == 'after'")["value"], corpus["de"], strict=True):
+        with cl.steer(model, clas, "de"):
+            _, cache = model.run_with_cache(model.to_tokens(text))
+        assert found == pytest.approx(float(cache[f"blocks.{layer}.mlp.hook_post"][0, 1:, 5].mean()), abs=1e-5)
+
+
+def test_layers_below_the_intervention_are_run_once(model, small_cats, small_corpus, tmp_path):
+    """For both passes; what comes of it is what whole passes give."""
+    corpus, clas, layers = small_corpus.select(["en", "de"]), cl.Clas(small_cats, layers=(3,), alpha=2.0), range(5)
+    ran = []
+    handles = [
+        block.mlp.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(model.blocks)
+    ]
+    try:
+        cl.measure_effects(model, clas, corpus, layers=layers, representations=tmp_path, progress=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == [0, 1, 2, 3, 4, 3, 4] * (len(ran) // 7)
+    for name, intervention in (("before", None), ("after", clas)):
+        whole = cl.collect_representations(model, corpus, layers, intervention=intervention, progress=False)
+        assert len(list((tmp_path / name).iterdir())) == 2
+        kept = cl.collect_representations(
+            model, corpus, layers, intervention=intervention, out=tmp_path / name, progress=False
+        )
+        torch.testing.assert_close(kept.values, whole.values)

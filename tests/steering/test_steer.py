@@ -15,6 +15,7 @@ import clas_lens as cl
 from clas_lens.models.sites import post_name
 from clas_lens.steering.clas import clas_scale
 from clas_lens.steering.edits import LanguageTable, Rescale
+from clas_lens.steering.intervention import first_layer
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
 
@@ -381,3 +382,7 @@ def test_save_and_load(tmp_path, small_cats):
     assert loaded.settings() == clas.settings()
     assert loaded.fingerprint() == clas.fingerprint()
     assert all(torch.equal(loaded.scale("de")[layer], clas.scale("de")[layer]) for layer in LAYERS)
+
+
+def test_first_layer(llama, small_cats):
+    assert first_layer(llama, cl.Clas(small_cats, layers=(3, 1)), ["de", "en"]) == 1

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import clas_lens as cl
-from clas_lens.artifacts import ArtifactError
+from clas_lens.artifacts import ArtifactError, save_table
 from clas_lens.study.config import CollectConfig
-from clas_lens.study.folder import RunFolder
+from clas_lens.study.folder import HEAD_SHARES, LAYER_SHARES, REPORT_DATA, RunFolder
 
 
 @pytest.fixture
@@ -80,3 +80,12 @@ def test_rows_of_another_language_or_intervention_are_not_taken(llama, small_cat
     for place, other in ((("de", "clas"), ("en", "clas")), (("de", "base"), ("de", "clas"))):
         shutil.copy(files[other], files[place])
         pd.testing.assert_frame_equal(cl.evaluate(llama, task, named, **options), rows)
+
+
+def test_a_table_is_read_by_name_and_kind(folder):
+    table = pd.DataFrame({"layer": [0, 1]})
+    save_table(folder.tables / "layer_shares.parquet", LAYER_SHARES, table, {})
+    pd.testing.assert_frame_equal(folder.table("layer_shares", LAYER_SHARES), table)
+    assert folder.table("head_shares", HEAD_SHARES) is None
+    with pytest.raises(ArtifactError, match="holds layer shares, not report data"):
+        folder.table("layer_shares", REPORT_DATA)

@@ -18,11 +18,12 @@ from analysis.report.run import RunData
 from clas_lens.artifacts import ArtifactError
 from clas_lens.baselines.load import load_intervention
 from clas_lens.models.presets import PRESETS
-from clas_lens.study.config import StudyConfig, StudyError, TaskConfig, load_study, shipped_studies
+from clas_lens.study.config import TaskConfig
+from clas_lens.study.configured import task_for
 from clas_lens.study.folder import RunFolder
 from clas_lens.study.order import run_study
 from clas_lens.study.plan import plan_study
-from clas_lens.study.stages import task_for
+from clas_lens.study.toml import load_study
 from clas_lens.tasks.known import TASKS
 from clas_lens.vocabulary import Method
 
@@ -182,23 +183,6 @@ def test_a_folder_of_another_study_is_left_alone(study, undisturbed):
         run_study(other, undisturbed[0], print, progress=False)
 
 
-def test_shipped_studies_are_studies():
-    assert shipped_studies() == ("demo", "paper-llama-xnli", "paper-llama-xquad", "paper-qwen-xnli", "paper-qwen-xquad")
-    for name in shipped_studies():
-        study = load_study(name)
-        assert isinstance(study, StudyConfig)
-        assert study.name == name
-        if name.startswith("paper"):
-            assert (study.steer.beta, study.steer.gamma, study.collect.limit, study.collect.corpus) == (
-                0.4,
-                0.2,
-                100,
-                "xquad",
-            )
-            assert study.tasks[0].tuning_limit == 200
-            assert study.tasks[0].allow_overlap == name.endswith("xquad")
-
-
 def test_plans_count_what_is_asked_for():
     """By hand for Llama 3.1 8B: bridge layers from 24 of 32, so that a setting of its own takes a quarter of a pass."""
     plan = plan_study(load_study("paper-llama-xnli")).set_index("stage")
@@ -246,24 +230,3 @@ def test_the_tasks_of_a_study_and_its_plan_agree_on_real_data(task, use):
     config = TaskConfig(task=task, data=str(shared_data("data", task)), languages=("en", "zh"))
     expected = TASKS[task].expected(config, use)
     assert (2, len(task_for(config, use))) == (expected.languages, expected.examples)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name = ", "is not TOML"),
-        ('name = "a"\n[[tasks]]\nlimt = 3', "tasks.0.limt: Extra inputs are not permitted"),
-        ('name = "../a"\n[[tasks]]', "name: String should match pattern"),
-        ('name = "a"\n[[tasks]]\n[[tasks]]', "each task once, got xnli, xnli"),
-    ],
-)
-def test_wrong_study_files(tmp_path, text, message):
-    path = tmp_path / "study.toml"
-    path.write_text(text)
-    with pytest.raises(StudyError, match=message):
-        load_study(path)
-
-
-def test_an_unknown_study():
-    with pytest.raises(StudyError, match="no study 'nope': neither a file nor one of demo, paper-llama-xnli"):
-        load_study("nope")

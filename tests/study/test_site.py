@@ -11,8 +11,9 @@ from analysis.report.figures import drawn_figures
 from analysis.report.run import RunData
 from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import main
-from clas_lens.study.config import StudyConfig, StudyError, load_study
+from clas_lens.study.config import StudyConfig
 from clas_lens.study.run import Run
+from clas_lens.study.toml import StudyError, load_study
 
 
 @pytest.fixture(scope="module")

@@ -30,11 +30,11 @@ def run(llama, small_corpus, tmp_path):
     return the_run(tmp_path, llama, small_corpus)
 
 
-def the_run(root, model, corpus, *, texts=12, **steer):
+def the_run(root, model, corpus, *, texts=12, quantile=None, **steer):
     config = StudyConfig(
         name="tiny",
         collect=CollectConfig(batch_size=4, max_tokens=64),
-        categorize={"layers": (1,)},
+        categorize={"layers": (1,), "quantile": quantile},
         steer=SteerConfig(**{"alpha": -3.0, **steer}),
         report=ReportConfig(neurons=2, neuron_languages=3, examples=texts),
     )
@@ -49,6 +49,8 @@ def test_everything_is_collected_once(run, llama, small_corpus, monkeypatch):
     report_tables(run)
     clas = run.clas
     assert written(run) == TABLES
+    assert (run.folder.root / "effects" / WITHOUT_TASK).is_dir()
+    assert not run.folder.rows.exists()
     assert run.folder.read_manifest()["report data"]["left_out"] == {}
     cosine = pd.read_parquet(run.folder.tables / "cosine.parquet")
     assert set(cosine["layer"]) == {0, 1, 3, 4}
@@ -95,11 +97,20 @@ def test_a_corpus_without_the_anchor_is_refused(llama, small_corpus, tmp_path):
         report_tables(the_run(tmp_path, llama, small_corpus.select(["de", "zh"])))
 
 
-def test_steering_of_generated_tokens_is_not_read(llama, small_corpus, tmp_path):
+def test_a_quantile_leaves_out_what_a_threshold_had(run, llama, small_corpus, tmp_path):
+    report_tables(run)
+    report_tables(the_run(tmp_path, llama, small_corpus, quantile=0.5))
+    assert written(run) == TABLES - {"threshold_shares", "category_moves"}
+
+
+def test_steering_of_generated_tokens_is_not_read(run, llama, small_corpus, tmp_path):
+    report_tables(run)
     run = the_run(tmp_path, llama, small_corpus, positions="generated")
     report_tables(run)
-    assert "generated tokens only" in run.folder.read_manifest()["report data"]["left_out"]["cosine"]
-    assert "cosine" not in written(run)
+    left_out = run.folder.read_manifest()["report data"]["left_out"]
+    assert written(run) == TABLES - set(left_out)
+    assert set(left_out) >= {"cosine", "effects", "sentence_map"}
+    assert all("generated tokens only" in reason for reason in left_out.values())
 
 
 def test_effects_and_figures_share_one_pass(run, llama, small_corpus, clas, tmp_path, monkeypatch):
