@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from clas_lens.study.config import (
 )
 from clas_lens.study.export import add_export_options, export_command
 from clas_lens.study.options import add_options
+from clas_lens.vocabulary import FigureFormat, TableFormat, Theme
 
 DESCRIPTION = "Cross-lingual activation steering: measure, categorise and steer the MLP neurons of multilingual models."
 FIRST_STEPS = """\
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     tables = add("tables", commands.tables, "write every table of a run folder as LaTeX, CSV or HTML, without a model")
     tables.add_argument("run", type=_folder, help="run folder")
     tables.add_argument(
-        "--format", nargs="+", choices=("latex", "csv", "html"), default=["latex", "csv"], help="default: latex csv"
+        "--format", nargs="+", choices=get_args(TableFormat), default=["latex", "csv"], help="default: latex csv"
     )
     tables.add_argument("--out", type=_folder, default=None, help="default: the run folder's tables/")
     report = add("report", commands.report, "write a run folder's report.html: figures, tables, methods, in one file")
@@ -172,7 +173,7 @@ def _add_figures_options(figures: argparse.ArgumentParser) -> None:
     figures.add_argument(
         "--format",
         nargs="+",
-        choices=("html", "png", "svg", "pdf"),
+        choices=get_args(FigureFormat),
         default=["html"],
         help="all but html need a Chromium (default: html)",
     )
@@ -183,7 +184,7 @@ def _add_figures_options(figures: argparse.ArgumentParser) -> None:
     figures.add_argument("--font", type=float, default=None, help="points of text in print, at least 7 (default: 8)")
     figures.add_argument("--no-title", action="store_true", help="in print: leave title and subtitle to the caption")
     figures.add_argument(
-        "--theme", choices=("paper", "light", "dark"), default=None, help="default: paper with --width, else light"
+        "--theme", choices=get_args(Theme), default=None, help="default: paper with --width, else light"
     )
 
 

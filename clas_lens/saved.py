@@ -11,7 +11,7 @@ from torch import Tensor
 from clas_lens.artifacts import ArtifactError, content_key, load_tensors, save_tensors, tensor_fingerprint
 from clas_lens.given import given_path, named
 
-Kept = TypeVar("Kept", bound="Saved")  # typing.Self is nothing that runtime checks can check
+AnySaved = TypeVar("AnySaved", bound="Saved")  # typing.Self is nothing that runtime checks can check
 
 
 def check_fields(value: Any, *, error: type[ValueError] = ValueError) -> None:
@@ -82,7 +82,7 @@ class Saved:
         return file
 
     @classmethod
-    def load(cls: type[Kept], path: str | Path) -> Kept:
+    def load(cls: type[AnySaved], path: str | Path) -> AnySaved:
         """Read what `save` wrote.
 
         Raises:
@@ -110,7 +110,7 @@ class Saved:
         return {"kind": self.kind, **{name: _plain(value) for name, value in plain.items()}}
 
     @classmethod
-    def _from_parts(cls: type[Kept], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Kept:
+    def _from_parts(cls: type[AnySaved], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> AnySaved:
         if header.get("kind") != cls.kind:
             raise ArtifactError(f"{header.get('kind')!r} in place of {cls.kind!r}")
         found = {name.split(".")[0] for name in tensors} | (header.keys() - {"kind"})

@@ -7,10 +7,13 @@ import langcodes
 
 # models
 Backend = Literal["hooked", "bridge"]
+DType = Literal["float32", "bfloat16", "float16"]
 
 # corpus
 Part = Literal["statistics", "tuning", "test"]
 Use = Literal["tuning", "test"]
+CorpusName = Literal["bundled", "xquad", "xnli", "files"]
+Split = Literal["validation", "test"]  # of XNLI
 PaddingSide = Literal["left", "right"]
 
 OnBad = Literal["raise", "drop"]
@@ -30,6 +33,7 @@ ACTIVITY_TITLES: Mapping[Activity, str] = {
 }
 SHARES: frozenset[Activity] = frozenset({"firing_rate"})
 QuantileOver = Literal["pooled", "language"]
+NullRates = Literal["fair", "measured"]
 
 # steering
 Positions = Literal["all", "last", "generated", "prompt_last"]
@@ -49,6 +53,7 @@ MlpSite = Literal["gate", "post"]
 Statistic = Literal["mean", "percentile", "zero"]
 Missing = Literal["raise", "untouched"]
 Blend = Literal["interpolate", "add"]
+Toward = Literal["anchor", "own"]
 
 # the latent language
 LensPrompt = Literal["translation", "repetition", "cloze"]
@@ -83,6 +88,8 @@ Method = Literal[
     "noise",
     "shuffled",
 ]
+BASE: Method = "base"  # what all are compared with
+CLAS: Method = "clas"  # what is shown where one is
 # What a report calls them.
 METHOD_TITLES: Mapping[str, str] = {
     "base": "the unsteered model",
@@ -106,9 +113,19 @@ METHOD_TITLES: Mapping[str, str] = {
 CONTROLS: tuple[Method, ...] = ("random", "other-categories", "uniform", "noise", "shuffled")
 # Those that are made of the MLP's gates, or write its neurons.
 OF_THE_MLP: frozenset[Method] = frozenset({"int-mu", "int-mu-clas", "language-arithmetics", "amplify", "sadi"})
+# From the first bridge layer on, all, or all from the one on that is searched with alpha.
+PassLayers = Literal["none", "bridge", "all", "searched"]
 Test = Literal["McNemar", "sign-flip"]
 Verdict = Literal["helps", "harms", "no difference", "cannot tell"]
 IntervalMethod = Literal["t", "percentile"]
+
+# what is shown and written
+ExportTarget = Literal["checkpoint", "peft", "gguf", "lora", "gguf-lora", "control-vector"]
+ReportTexts = Literal["measured", "bundled"]
+FigureFormat = Literal["html", "png", "svg", "pdf"]
+TableFormat = Literal["latex", "csv", "html"]
+Theme = Literal["paper", "light", "dark"]
+MaskKind = Literal["clas", "matched random", "other categories", "uniform"]
 
 
 def check_language(code: str) -> str:

@@ -59,6 +59,14 @@ def test_completion_offers_the_public_names_alone(door):
     assert offered == {name for name in importlib.import_module(door).__all__ if not name.startswith("_")}
 
 
+def test_no_two_errors_have_one_name():
+    """Who catches `cl.ExportError` catches every error of that name."""
+    doors = ("clas_lens", *(f"clas_lens.{name}" for name in FOLDERS), *ANALYSIS)
+    offered = [(name, getattr(door, name)) for door in map(importlib.import_module, doors) for name in door.__all__]
+    errors = {(name, one) for name, one in offered if isinstance(one, type) and issubclass(one, Exception)}
+    assert len({name for name, _ in errors}) == len(errors)
+
+
 def imported(path):
     """What a file of either package imports, wherever in it: modules, and names from them, which may be modules too."""
     here = module_of(path, door=True).split(".")

@@ -70,7 +70,7 @@ def test_the_two_commands_are_the_ones_that_ci_runs():
 
 def test_the_tree_names_every_folder():
     tree = README.split("## Where things are")[1].split("```")[1]
-    named = set(re.findall(r"^\s*(\w+)/", tree, flags=re.MULTILINE))
+    named = set(re.findall(r"\b(\w+)/", tree))
     assert {path.parent.name for path in (ROOT / "clas_lens").glob("*/__init__.py")} <= named
     assert all((ROOT / image).is_file() for image in re.findall(r"\]\((docs/\S+)\)", README))
 

@@ -6,8 +6,7 @@ from typing import Any, assert_never
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.steering.rules import Rule
-
-from .bench_engine import MaskKind
+from clas_lens.vocabulary import MaskKind
 
 
 def bench_code(

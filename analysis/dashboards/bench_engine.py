@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,12 +21,10 @@ from clas_lens.steering.generate import greedy, prompt_ids
 from clas_lens.steering.intervention import Intervention, SteeringError, first_layer, given_intervention
 from clas_lens.steering.rules import Rule
 from clas_lens.steering.steer import Steering
-from clas_lens.vocabulary import check_language
+from clas_lens.vocabulary import MaskKind, check_language
 
 from .bench_result import BenchResult, LensTop, layer_table, logit_lens, next_token_table
 from .probe import OtherHooks, Probe
-
-MaskKind = Literal["clas", "matched random", "other categories", "uniform"]
 
 
 @dataclass(frozen=True, eq=False)

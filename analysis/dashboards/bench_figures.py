@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..style.look import QUIET, WHEN_COLOURS, apply_look, plain, quoted
+from ..style.numbers import number
 from .bench_result import BenchResult
 from .controls import layer_text
 from .markup import paragraph, table, text_bar
@@ -33,7 +34,7 @@ def _token_figure(result: BenchResult, *, dark: bool) -> go.Figure:
     apply_look(
         figure,
         title="What the model says next",
-        subtitle=f"the likeliest next tokens; KL(before || after) = {result.kl:.4f} nats",
+        subtitle=f"the likeliest next tokens; KL(before || after) = {number(result.kl, 4)} nats",
         dark=dark,
         height=170 + 30 * len(tokens),
     )
@@ -46,7 +47,7 @@ def _layer_figure(result: BenchResult, layers: Sequence[int], *, dark: bool) -> 
     changes = result.layers
     steered = changes["layer"].isin(layers)
     before, after = (
-        [f"{plain(quoted(token))} ({100 * p:.1f}%)" for token, p in zip(changes[token], changes[p], strict=True)]
+        [f"{plain(quoted(token))} ({number(100 * p, 1)}%)" for token, p in zip(changes[token], changes[p], strict=True)]
         for token, p in (("token_before", "p_before"), ("token_after", "p_after"))
     )
     figure = go.Figure()
@@ -80,7 +81,7 @@ def bench_said(
         asked: ["without steering", "steered"],
         "goes on": [quoted(result.continuation_before), quoted(result.continuation_after)],
     }
-    where = f"{language}, layers {layer_text(layers)}: KL {result.kl:.4f} nats"
+    where = f"{language}, layers {layer_text(layers)}: KL {number(result.kl, 4)} nats"
     return table(said) + paragraph(f"{language}, anchor: not steered" if language == anchor else where)
 
 
@@ -90,7 +91,10 @@ def bench_note(result: BenchResult) -> str:
     longest = max(tokens["before"].max(), tokens["after"].max())
     shown = {
         "next token": [quoted(token) for token in tokens["token"]],
-        **{when: [text_bar(p / longest, f"{100 * p:.1f}%") for p in tokens[when]] for when in ("before", "after")},
+        **{
+            when: [text_bar(p / longest, f"{number(100 * p, 1)}%") for p in tokens[when]]
+            for when in ("before", "after")
+        },
     }
     return table(shown)
 
@@ -101,7 +105,7 @@ def lens_table(result: BenchResult) -> str:
     return table(
         {
             "layer": lens["layer"].tolist(),
-            "change": [f"{100 * change:.2f}%" for change in lens["change"]],
+            "change": [f"{number(100 * change, 2)}%" for change in lens["change"]],
             "logit lens before": [quoted(token) for token in lens["token_before"]],
             "logit lens after": [quoted(token) for token in lens["token_after"]],
         }

@@ -14,6 +14,7 @@ from clas_lens.vocabulary import SHARES, Activity
 
 from ..figures.layers import layer_distribution
 from ..figures.sharing import overlap_matrix
+from ..style.numbers import number
 from .controls import control_layout
 from .dashboard import Dashboard
 from .markup import paragraph, table, text_bar
@@ -63,7 +64,7 @@ class LayerExplorer(Dashboard):
         shares = {label: float(np.mean(percent)) for label, percent in self.cats.percent_by_layer().items()}
         columns = {
             "category": list(shares),
-            "neurons": [text_bar(percent / 100, f"{percent:.1f}%") for percent in shares.values()],
+            "neurons": [text_bar(percent / 100, f"{number(percent, 1)}%") for percent in shares.values()],
         }
         return paragraph(f"bridge layers: {', '.join(map(str, self.bridge_layers)) or 'none'}") + table(columns)
 

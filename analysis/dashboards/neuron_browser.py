@@ -17,7 +17,7 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.intervention import check_neurons
 
 from ..style.look import TEXT_SIZE, apply_look, plain, quoted
-from ..style.numbers import signed
+from ..style.numbers import number, signed
 from .controls import control_layout
 from .dashboard import Dashboard
 from .markup import paragraph, table, text_bar
@@ -201,7 +201,7 @@ def profile_table(profile: pd.DataFrame) -> str:
         "mean": [
             text_bar(mean / highest if highest > 0 else 0.0, signed(mean, 3)) for mean in profile["mean"].tolist()
         ],
-        "P(h > 0)": [f"{100 * rate:.0f}%" for rate in profile["firing_rate"].tolist()],
+        "P(h > 0)": [f"{number(100 * rate, 0)}%" for rate in profile["firing_rate"].tolist()],
         "max": [signed(most, 3) for most in profile["max"].tolist()],
     }
     return table(columns)

@@ -6,7 +6,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from ..style.export import ExportError, drawn_pngs
+from ..style.export import PictureError, drawn_pngs
 from ..style.look import words_of
 from ..style.theme import DARK, DARKENED
 from .fit import fitted
@@ -62,7 +62,7 @@ def _still_style(mark: str, name: str) -> str:
 def _pictures(figures: Sequence[go.Figure], width: int) -> str:
     try:
         drawn = drawn_pngs([fitted(figure, width, paper=None) for figure in figures])
-    except (ExportError, OSError, TimeoutError) as error:
+    except (PictureError, OSError, TimeoutError) as error:
         return paragraph(f"No picture of the figures: {error}") + "".join(map(heading, figures))
     return "".join(
         f'<div style="width:{width}px;max-width:100%">{heading(figure)}<img alt="{escape(words_of(figure))}" width="{width}" '

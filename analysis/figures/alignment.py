@@ -12,7 +12,7 @@ from clas_lens.representations.alignment import GainFit
 from ..style.labels import label_sides
 from ..style.languages import language_name, language_style
 from ..style.look import QUIET, WHEN_COLOURS, apply_look, panel_row, panels_of, plain, row_width
-from ..style.numbers import signed
+from ..style.numbers import p_value, signed
 
 
 def cosine_to_english(
@@ -214,7 +214,7 @@ def _fit_text(fit: GainFit) -> str:
         f"slope {signed(fit.slope)}",
         f"leaving one language out {signed(fit.loo_low)} to {signed(fit.loo_high)}",
         f"r = {signed(fit.r)}",
-        f"p = {fit.p:.2g}",
+        f"p {p_value(fit.p, equals='= ')}",
         f"Spearman {signed(fit.spearman)}",
         f"{fit.n} languages",
     ]

@@ -9,7 +9,7 @@ from clas_lens.given import given_frame, given_number
 
 from ..style.languages import language_name, language_style
 from ..style.look import QUIET, apply_look, plain
-from ..style.numbers import signed
+from ..style.numbers import p_value, signed
 
 # Blue for gains, orange-brown for losses: a pair that no colour vision confuses.
 DIVERGING = [[0.0, "#E08214"], [0.25, "#FDB863"], [0.5, "#F5F5F5"], [0.75, "#92C5DE"], [1.0, "#4393C3"]]
@@ -101,7 +101,7 @@ def forest(
             x=part["gain"],
             y=[plain(code) for code in part["language"]],
             customdata=[
-                [signed(gain), signed(low), signed(high), f"{p:.3g}"]
+                [signed(gain), signed(low), signed(high), p_value(p)]
                 for gain, low, high, p in part[["gain", "ci_low", "ci_high", "p_holm"]].to_numpy(dtype=float).tolist()
             ],
             error_x={

@@ -11,6 +11,7 @@ from clas_lens.representations.maps import WHEN, SentenceMap
 from ..style.labels import label_sides
 from ..style.languages import language_style
 from ..style.look import GRIDLINE, PAGE, QUIET, apply_look, hover_text, plain
+from ..style.numbers import number
 
 MEASURE_NAMES = {
     "silhouette": "silhouette (cosine)",
@@ -148,9 +149,9 @@ def _table(sentences: SentenceMap, measures: pd.DataFrame) -> go.Table:
     trust = [sentences.trustworthiness[when] for when in WHEN]
     cells = [
         [*names, "map's trustworthiness"],
-        [*(f"{value:.2f}" for value in rows["before"]), f"{trust[0]:.2f}"],
-        [*(f"{value:.2f}" for value in rows["after"]), f"{trust[1]:.2f}"],
-        [*("" if pd.isna(value) else f"{value:.2f}" for value in rows["chance"]), ""],
+        [*(number(value, 2) for value in rows["before"]), number(trust[0], 2)],
+        [*(number(value, 2) for value in rows["after"]), number(trust[1], 2)],
+        [*(number(value, 2) for value in rows["chance"]), ""],
     ]
     return go.Table(
         columnwidth=[2.2, 1, 1, 1.05],

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from clas_lens.given import given_frame
 
 from ..style.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, quoted
-from ..style.numbers import signed
+from ..style.numbers import number, signed
 
 
 def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool = False) -> go.Figure:
@@ -26,8 +26,8 @@ def neuron_browser(table: pd.DataFrame, *, title: str | None = None, dark: bool 
         "neuron": [f"{row.layer}.{row.neuron}" for row in table.itertuples()],
         "category": table["category"].tolist(),
         "selectivity": [signed(value) for value in table["selectivity"]],
-        "fires (%)": [f"{100 * value:.0f}" for value in table["firing_rate"]],
-        "max": [f"{value:.2f}" for value in table["max"]],
+        "fires (%)": [number(100 * value, 0) for value in table["firing_rate"]],
+        "max": [number(value, 2) for value in table["max"]],
         "most exciting text": [hover_text(text, width=56, lines=2) for text in table["text"]],
     }
     widths = [1.15, 1.0, 1.7, 1.3, 1.2, 0.8, 5.4]

@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from clas_lens.display import CATEGORY_COLOURS
 from clas_lens.given import given
 from clas_lens.study.side_by_side import RunPair
+from clas_lens.vocabulary import CLAS
 
 from ..style.look import (
     COLUMN,
@@ -21,10 +22,8 @@ from ..style.look import (
 )
 from ..style.numbers import signed
 
-METHOD = "clas"
 
-
-def overlay_runs(pair: RunPair, *, method: str = METHOD, dark: bool = False) -> dict[str, go.Figure]:
+def overlay_runs(pair: RunPair, *, method: str = CLAS, dark: bool = False) -> dict[str, go.Figure]:
     """What both runs of `cl.compare_runs(a, b)` have numbers for, one run over the other.
 
     Args:

@@ -49,7 +49,7 @@ def overlap_matrix(data: NeuronCategories | pd.DataFrame, *, title: str | None =
             [[int(b), int(e)] for b, e in zip(*lines, strict=True)]
             for lines in zip(both.to_numpy(), either.to_numpy(), strict=True)
         ],
-        text=[["" if pd.isna(value) else f"{value:.2f}".removeprefix("0") for value in line] for line in z.to_numpy()],
+        text=[[number(value, 2).removeprefix("0") for value in line] for line in z.to_numpy()],
         texttemplate="%{text}" if len(order) <= 16 else None,
         textfont={"size": 10},
         colorscale=SEQUENTIAL,
@@ -113,7 +113,7 @@ def category_flow(moves: pd.DataFrame, *, title: str | None = None, dark: bool =
         arrangement="fixed",
         valueformat=",",
         node={
-            "label": [f"{100 * share:.0f}%" for share in nodes["share"]],
+            "label": [f"{number(100 * share, 0)}%" for share in nodes["share"]],
             "color": [CATEGORY_COLOURS[category] for category in nodes["category"]],
             "customdata": [f"{category} at threshold {number(threshold)}" for threshold, category in places],
             "x": nodes["x"].tolist(),
@@ -128,7 +128,7 @@ def category_flow(moves: pd.DataFrame, *, title: str | None = None, dark: bool =
             "target": [places.index(p) for p in zip(shown["to_threshold"], shown["to_category"], strict=True)],
             "value": shown["count"].tolist(),
             "color": [_faint(CATEGORY_COLOURS[category]) for category in shown["from_category"]],
-            "customdata": [f"{100 * count / total:.1f}%" for count in shown["count"]],
+            "customdata": [f"{number(100 * count / total, 1)}%" for count in shown["count"]],
             "hovertemplate": "%{source.customdata} to %{target.customdata}:<br>%{value} neurons (%{customdata} of all)"
             "<extra></extra>",
         },

@@ -3,21 +3,18 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import plotly.graph_objects as go
 
 from clas_lens.given import given_each
+from clas_lens.vocabulary import FigureFormat, Theme
 
-from ..style.export import Format, export_figures
+from ..style.export import export_figures
 from ..style.look import themed
 from ..style.printed import printed
 from .figures import drawn_figures
 from .grids import grid_figures
 from .run import RunData
-
-Theme = Literal["paper", "light", "dark"]
-
 
 # The paper's figures by the beginning of ours' names.
 PAPER_NUMBERS = {
@@ -38,7 +35,7 @@ PAGE_WIDTH, FONT = 6.9, 8.0  # inches, points
 def draw_files(
     roots: Sequence[Path],
     folder: Path | None,
-    formats: Sequence[Format],
+    formats: Sequence[FigureFormat],
     *,
     theme: Theme | None = None,
     width: float | None = None,

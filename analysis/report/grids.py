@@ -8,13 +8,14 @@ from plotly.subplots import make_subplots
 
 from clas_lens.representations.alignment import fit_gain_alignment
 from clas_lens.study.folder import LAYER_SHARES
+from clas_lens.vocabulary import CLAS
 
 from ..figures.alignment import cosine_to_english, gain_vs_alignment
 from ..figures.curves import alpha_curve
 from ..figures.gains import forest, gain_heatmap
 from ..figures.layers import layer_distribution
 from ..style.look import PAGE, apply_look, plain
-from .run import MAIN, RunData
+from .run import RunData
 
 
 def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
@@ -37,7 +38,7 @@ def grid_figures(runs: Sequence[RunData]) -> dict[str, go.Figure]:
     if shares:
         bridge = {name: named[name].bridge_layers for name in shares}
         found["layer_distribution"] = layer_distribution(shares, bridge_layers=bridge)
-    curves = {name: run.searches[MAIN] for name, run in named.items() if MAIN in run.searches}
+    curves = {name: run.searches[CLAS] for name, run in named.items() if CLAS in run.searches}
     if curves:
         found["alpha_curve"] = alpha_curve(curves)
     gains = [

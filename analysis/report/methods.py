@@ -16,7 +16,7 @@ from clas_lens.study.config import (
 from clas_lens.study.toml import study_toml
 from clas_lens.vocabulary import ACTIVITY_TITLES, METHOD_TITLES, POSITION_TITLES, UnitSite
 
-from ..style.numbers import percent
+from ..style.numbers import number, percent
 from .run import RunData
 
 POOLING = {
@@ -114,9 +114,9 @@ def _categories(data: RunData) -> str:
 def _bar(config: Mapping[str, Any]) -> str:
     quantile = config.get("quantile")
     return (
-        f"{config['threshold']:g}"
+        number(config["threshold"])
         if quantile is None
-        else f"its layer's {100 * quantile:g}th percentile over languages"
+        else f"its layer's {number(100 * quantile)}th percentile over languages"
     )
 
 
@@ -126,13 +126,13 @@ def _steering(data: RunData) -> str:
         return ""
     first = next(iter(steered.values()))
     strengths = "; ".join(
-        f"alpha {one['alpha']:g}{'' if name == 'clas' else f' on {name}'}" for name, one in steered.items()
+        f"alpha {number(one['alpha'])}{'' if name == 'clas' else f' on {name}'}" for name, one in steered.items()
     )
     return (
         f"CLAS multiplies h in the bridge layers, {POSITION_TITLES[first['positions']]}, by 1 + alpha * beta for "
-        f"partial-shared neurons and by 1 - alpha * gamma for {SPECIFIC[first['specific']]}, with beta {first['beta']:g}, "
-        f"gamma {first['gamma']:g} and {strengths}. Inputs in {first['anchor']} are left exactly as they are. Weights do not "
-        "change."
+        f"partial-shared neurons and by 1 - alpha * gamma for {SPECIFIC[first['specific']]}, with beta "
+        f"{number(first['beta'])}, gamma {number(first['gamma'])} and {strengths}. Inputs in {first['anchor']} are left "
+        "exactly as they are. Weights do not change."
     )
 
 
@@ -159,7 +159,7 @@ def _task(data: RunData, task: str) -> str:
         sentences.append(f"Prompts that were cut: {percent(int(base['truncated'].sum()), len(base))}.")
     overlap = entry["overlapping"]
     if search:
-        chosen = ", ".join(f"{name} {one['alpha']:g}" for name, one in search["chosen"].items())
+        chosen = ", ".join(f"{name} {number(one['alpha'])}" for name, one in search["chosen"].items())
         sentences.append(
             f"Strengths (alpha) were searched on {len(search['examples']):,} {'' if overlap else 'other '}examples a language: "
             f"{chosen}."
@@ -186,7 +186,7 @@ def _statistics(data: RunData) -> str:
         return ""
     how = "Student's t over" if found.interval == "t" else f"{found.n_boot:,} bootstrap draws of"
     return (
-        f"{100 * found.confidence:g}% intervals by {how} groups of examples, jointly in all languages. "
+        f"{number(100 * found.confidence)}% intervals by {how} groups of examples, jointly in all languages. "
         f"Within a language {found.languages['test'].iloc[0]} tests, of groups of examples if by sign-flips, corrected over "
         "languages (Holm). Over languages a paired t-test, Wilcoxon's and sign-flips, without the anchor; these hold for the "
         "given examples only, since translations rise and fall together."

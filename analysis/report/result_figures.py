@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from clas_lens.representations.alignment import fit_gain, fit_gain_alignment
 from clas_lens.study.stages import GRID
+from clas_lens.vocabulary import CLAS
 
 from ..figures.alignment import gain_scatter, gain_vs_alignment
 from ..figures.curves import alpha_curve, beta_gamma_curve
@@ -18,7 +19,7 @@ from ..figures.windows import window_scores
 from ..style.look import plain
 from ..tables.paper import PAPER_TASKS
 from .pieces import Missing, Piece, collecting, evaluating, piece
-from .run import MAIN, MEASURES, RunData
+from .run import MEASURES, RunData
 
 RELATION_CAPTIONS = {
     "separation": "Do languages gain that steering sets further apart? (Paper, 4.3.) Silhouettes are in all dimensions, at the "
@@ -75,7 +76,7 @@ def _curves(data: RunData) -> list[Piece]:
     curves = {name: table for name, table in along.items() if table is not None}
     pieces: list[Piece] = []
     if curves:
-        name = MAIN if MAIN in curves else next(iter(curves))
+        name = CLAS if CLAS in curves else next(iter(curves))
         caption = "On the tuning examples, not those reported on. At 0 the model is unsteered, bit for bit."
         pieces.append(piece("alpha_curve", caption, lambda: alpha_curve(curves[name])))
     if len(curves) > 1:
@@ -110,7 +111,7 @@ def _method_curves(curves: Mapping[str, pd.DataFrame]) -> go.Figure:
 def _beta_gamma(name: str, table: pd.DataFrame) -> list[Piece]:
     alpha = float(table["alpha"].mode().iloc[0])
     caption = (
-        f"{MAIN if name == GRID else name} on the tuning examples, at the alpha with most settings. The paper's two curves "
+        f"{CLAS if name == GRID else name} on the tuning examples, at the alpha with most settings. The paper's two curves "
         "are those at 0 of the other."
     )
     stem = GRID if name == GRID else f"{GRID}_{name}"
@@ -177,6 +178,6 @@ def paper_gains_figure(data: RunData) -> Piece:
 
 def _own_gains(data: RunData, task: str) -> pd.DataFrame | None:
     comparison = data.main_comparison(task)
-    if comparison is None or comparison.intervention != MAIN:
+    if comparison is None or comparison.intervention != CLAS:
         return None
     return comparison.languages[["language", "gain"]]

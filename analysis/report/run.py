@@ -21,7 +21,7 @@ from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.study.folder import REPORT_DATA, RunFolder
 from clas_lens.study.tables import WITHOUT_TASK
 from clas_lens.tasks.known import TASKS
-from clas_lens.vocabulary import UnitSite
+from clas_lens.vocabulary import CLAS, UnitSite
 
 from ..style.languages import language_name
 from ..style.numbers import number
@@ -36,9 +36,6 @@ MEASURES = {
     "proximity_last": "cosine to {anchor} in the last layer, unsteered",
     "mean_score": "mean of the scores before and after",
 }
-
-
-MAIN = "clas"  # the intervention that figures of one intervention show
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +159,7 @@ class RunData:
 
     def main_comparison(self, task: str) -> Comparison | None:
         """That of CLAS, or else of the first intervention there is."""
-        found = sorted(self.comparisons.get(task, []), key=lambda one: one.intervention != MAIN)
+        found = sorted(self.comparisons.get(task, []), key=lambda one: one.intervention != CLAS)
         return found[0] if found else None
 
     @cached_property
@@ -185,7 +182,7 @@ class RunData:
     def gains(self, task: str) -> pd.DataFrame | None:
         """Gain in score and change of the cosine: language, gain (points), change; None without either."""
         comparison = self.main_comparison(task)
-        if comparison is None or comparison.intervention != MAIN or self.changes is None:
+        if comparison is None or comparison.intervention != CLAS or self.changes is None:
             return None
         changes = self.changes[self.changes["setting"] == task]
         table = comparison.languages[["language", "gain"]].merge(changes[["language", "change"]], on="language")

@@ -5,7 +5,7 @@ import pandas as pd
 from clas_lens.evaluation.windows import window_bests
 from clas_lens.significance.pairs import facts_of_rows
 from clas_lens.tasks.known import TASKS
-from clas_lens.vocabulary import TaskName
+from clas_lens.vocabulary import BASE, CLAS, TaskName
 
 from ..figures.maps import MEASURE_NAMES
 from ..style.numbers import percent
@@ -13,7 +13,7 @@ from ..tables.paper import PAPER_MODELS, PAPER_TASKS, PLACES, paper_outputs, pap
 from ..tables.table import Table, table_of
 from ..tables.verdicts import verdict_view
 from ..tables.views import decision_view, results_view
-from .run import MAIN, RunData
+from .run import RunData
 
 MODEL_HEADINGS = dict(zip(PAPER_MODELS, ("Llama", "Qwen"), strict=True))
 
@@ -162,7 +162,7 @@ def paper_beside(data: RunData, task: TaskName) -> Table:
         frame = frame.merge(part[["language", *columns]].rename(columns=columns), on="language")
     gains = [str(name) for name in frame if str(name).endswith(("Int_mu", "CLAS"))]
     for comparison in data.comparisons.get(task, []):
-        if comparison.intervention in (MAIN, "int-mu"):
+        if comparison.intervention in (CLAS, "int-mu"):
             own = comparison.languages[["language", "baseline", "gain"]]
             heading = f"yours {comparison.intervention}"
             gains.append(heading)
@@ -187,19 +187,19 @@ def answer_tables(data: RunData) -> list[Table]:
 
 def _answers_of(rows: pd.DataFrame) -> Table | None:
     """The answers of one task."""
-    if not {"base", MAIN} <= set(rows["intervention"]):
+    if not {BASE, CLAS} <= set(rows["intervention"]):
         return None
     facts = facts_of_rows(rows)
-    sides = rows[rows["intervention"].isin(["base", MAIN])]
+    sides = rows[rows["intervention"].isin([BASE, CLAS])]
     wide = sides.pivot(index=["language", "id"], columns="intervention", values=["prediction", facts.metric])
     gold = rows.drop_duplicates(["language", "id"]).set_index(["language", "id"])["gold"]
     frame = pd.DataFrame(
         {
             "gold": gold.reindex(wide.index),
-            "unsteered": wide["prediction", "base"],
-            "steered": wide["prediction", MAIN],
-            f"{facts.metric_title} unsteered": 100 * wide[facts.metric, "base"].astype(float),
-            f"{facts.metric_title} steered": 100 * wide[facts.metric, MAIN].astype(float),
+            "unsteered": wide["prediction", BASE],
+            "steered": wide["prediction", CLAS],
+            f"{facts.metric_title} unsteered": 100 * wide[facts.metric, BASE].astype(float),
+            f"{facts.metric_title} steered": 100 * wide[facts.metric, CLAS].astype(float),
         }
     ).reset_index()
     moved = frame[frame["unsteered"] != frame["steered"]]

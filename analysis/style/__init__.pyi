@@ -1,4 +1,4 @@
-from .export import ExportError as ExportError
+from .export import PictureError as PictureError
 from .export import export_figures as export_figures
 from .export import save_figure as save_figure
 from .languages import language_style as language_style

@@ -3,19 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import get_args
 
 import plotly.graph_objects as go
 import plotly.io as pio
 
 from clas_lens.artifacts import make_folder, write_text
 from clas_lens.given import given, given_path
-
-Format = Literal["html", "png", "svg", "pdf"]
-
-
-FORMATS: tuple[Format, ...] = get_args(Format)
-
+from clas_lens.vocabulary import FigureFormat
 
 SCALE = 2  # pixels of a PNG per pixel of the layout
 
@@ -26,7 +21,7 @@ DEFAULT = {"width": 700, "height": 500}  # pixels of a figure that names no size
 CONFIG = {"displaylogo": False, "displayModeBar": "hover"}  # the bar of buttons only under the pointer
 
 
-class ExportError(ValueError):
+class PictureError(ValueError):
     """Pictures cannot be drawn here."""
 
 
@@ -41,19 +36,19 @@ def save_figure(figure: go.Figure, stem: str | Path) -> Path:
 
 
 def export_figures(
-    figures: Mapping[str, go.Figure], folder: str | Path, formats: Sequence[Format] = ("html",)
+    figures: Mapping[str, go.Figure], folder: str | Path, formats: Sequence[FigureFormat] = ("html",)
 ) -> list[Path]:
     """Write every figure as `<folder>/<name>.<format>`; returns the paths. With "html" comes the figure's JSON.
 
     Raises:
-        ExportError: an unknown format, or pictures without a Chromium to draw them.
+        PictureError: an unknown format, or pictures without a Chromium to draw them.
     """
     given(figures, Mapping, "export_figures needs figures by name", "such as {name: figure}")
     if isinstance(formats, str) or not isinstance(formats, Iterable):
-        raise ExportError(f"formats must be a list such as ['html'], got {formats!r}")
-    unknown = [name for name in formats if name not in FORMATS]
+        raise PictureError(f"formats must be a list such as ['html'], got {formats!r}")
+    unknown = [name for name in formats if name not in get_args(FigureFormat)]
     if unknown:
-        raise ExportError(f"unknown format {unknown[0]!r}; available: {', '.join(FORMATS)}")
+        raise PictureError(f"unknown format {unknown[0]!r}; available: {', '.join(get_args(FigureFormat))}")
     target = make_folder(given_path("folder", folder))
     written = [save_figure(figure, target / name) for name, figure in figures.items() if "html" in formats]
     pictures = {
@@ -68,7 +63,7 @@ def drawn_pngs(figures: Sequence[go.Figure]) -> list[bytes]:
     """Each figure as a PNG.
 
     Raises:
-        ExportError: no Chromium draws them.
+        PictureError: no Chromium draws them.
     """
     with TemporaryDirectory() as folder:
         named = {f"{place}": figure for place, figure in enumerate(figures)}
@@ -76,7 +71,7 @@ def drawn_pngs(figures: Sequence[go.Figure]) -> list[bytes]:
 
 
 def can_draw() -> None:
-    """Raise `ExportError` unless there is a Chromium that draws pictures."""
+    """Raise `PictureError` unless there is a Chromium that draws pictures."""
     drawn_pngs([go.Figure()])
 
 
@@ -94,11 +89,11 @@ def _draw(pictures: Mapping[Path, go.Figure]) -> None:
             **sizes,
         )
     except RuntimeError as error:  # plotly's, for a missing browser as for a missing kaleido
-        raise ExportError(
+        raise PictureError(
             "PNG, SVG and PDF are drawn by a Chromium or Chrome, and none was found (or it did not start). Install one, "
             "such as with `apt-get install chromium`, or let kaleido fetch its own with `kaleido_get_chrome`; "
             f"--format html needs none. ({str(error).strip().splitlines()[0]})"
         ) from error
     missing = [str(path) for path in pictures if not path.is_file()]
     if missing:  # a browser that takes too long leaves a picture out without a word
-        raise ExportError(f"the browser did not draw {', '.join(missing)}: run it again, with less beside it")
+        raise PictureError(f"the browser did not draw {', '.join(missing)}: run it again, with less beside it")

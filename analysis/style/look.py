@@ -162,7 +162,7 @@ def words_of(figure: go.Figure) -> str:
 
 
 # Control characters but tab and line feed, as the pictures that Unicode has of them. XML, and so an SVG, can hold none of them.
-CONTROLS = {
+CONTROL_PICTURES = {
     **{code: 0x2400 + code for code in range(32) if code not in (9, 10)},
     0x7F: 0x2421,
     **dict.fromkeys((*range(0x80, 0xA0), 0xFFFE, 0xFFFF, *range(0xD800, 0xE000)), 0xFFFD),
@@ -174,7 +174,7 @@ def plain(text: object) -> str:
 
     Never put it into a `hovertemplate`, where plotly would fill in %{...}: give it as `customdata`, `text` or `name`.
     """
-    return escape(str(text).translate(CONTROLS), quote=False).replace(
+    return escape(str(text).translate(CONTROL_PICTURES), quote=False).replace(
         "$", "&#36;"
     )  # plotly does not decode &quot;, so quotes stay
 

@@ -41,7 +41,7 @@ def prepare_notebook(*, pictures: bool = True) -> None:
             that run no scripts, and until the pointer comes. Each takes about a second to draw, by a Chromium or Chrome.
 
     Raises:
-        ExportError: pictures are wanted and there is no browser to draw them.
+        PictureError: pictures are wanted and there is no browser to draw them.
     """
     from IPython.display import HTML, display
 

@@ -5,16 +5,13 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from clas_lens.artifacts import write_text
 from clas_lens.given import given, given_each, given_path, given_word
+from clas_lens.vocabulary import TableFormat
 
 from ..style.numbers import MINUS
 from .table import Column, Table, table_html
-
-TableFormat = Literal["latex", "csv", "html"]
-
 
 SUFFIXES: Mapping[TableFormat, str] = {"latex": "tex", "csv": "csv", "html": "html"}
 

@@ -61,9 +61,6 @@ _TABLES: Mapping[TaskName, str] = {"xnli": _TABLE_1, "xquad": _TABLE_2}
 PAPER_TASKS = tuple(_TABLES)
 
 
-PAPER_METRICS = {"xnli": "correct", "xquad": "f1"}
-
-
 PLACES = {"xnli": "Table 1", "xquad": "Table 2"}
 
 
@@ -81,22 +78,6 @@ _P_VALUES = {"xnli": ("p < 0.05", "p < 0.001"), "xquad": ("p = 0.10", "p = 0.33"
 
 
 PAPER_MODELS = ("llama-3.1-8b", "qwen-2.5-7b")  # the instruct models, by their names in `load_model`
-
-
-# What the paper states of its runs. The bridge layers, too, are in `clas_lens.presets`.
-PAPER_SETTINGS: dict[str, object] = {
-    "anchor": "en",
-    "beta": 0.4,
-    "gamma": 0.2,
-    "beta_grid": (0.2, 0.4, 0.6),
-    "gamma_grid": (0.1, 0.2, 0.4),
-    "alpha_axis": {"xnli": (-8, 2), "xquad": (-4, 4)},
-    "bridge_layers": {name: PRESETS[name].bridge_layers for name in PAPER_MODELS},
-    "statistics_samples": 100,
-    "search_samples": 200,
-    "max_tokens": 512,
-    "max_new_tokens": 32,
-}
 
 
 def paper_table(task: str) -> pd.DataFrame:

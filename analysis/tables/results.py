@@ -9,9 +9,10 @@ from sklearn.metrics import f1_score
 
 from clas_lens.given import given_each
 from clas_lens.significance.compare import Comparison
-from clas_lens.significance.pairs import facts_of_rows
+from clas_lens.significance.pairs import facts_of_rows, labels_of
+from clas_lens.tasks.known import TASKS
 
-from .paper import PAPER_METRICS, paper_model, paper_summary, paper_table
+from .paper import PAPER_TASKS, paper_model, paper_summary, paper_table
 
 PAPER_METHODS = {"clas": "clas", "int-mu": "intmu"}
 
@@ -131,7 +132,8 @@ def _over_languages(comparison: Comparison) -> list[dict[str, Any]]:
 def _paper_rows(comparison: Comparison, model: str | None) -> list[dict[str, Any]]:
     """The paper's numbers by row and language, where it has some for this model, metric and intervention."""
     name, method = paper_model(model or ""), PAPER_METHODS.get(comparison.intervention.lower().replace("_", "-"))
-    if name is None or method is None or PAPER_METRICS.get(comparison.task) != comparison.metric:
+    metric = next((TASKS[task].metric for task in PAPER_TASKS if task == comparison.task), None)
+    if name is None or method is None or metric != comparison.metric:
         return []
     table, last = paper_table(comparison.task), paper_summary(comparison.task).set_index("model").loc[name]
     rows = [
@@ -149,11 +151,6 @@ def _paper_rows(comparison: Comparison, model: str | None) -> list[dict[str, Any
 def _paper_means(row: Any, method: str) -> dict[str, float]:
     base, gain = row["base"], row[f"{method}_gain"]
     return {"paper_baseline": base, "paper_score": base + gain, "paper_gain": gain}
-
-
-def labels_of(rows: pd.DataFrame) -> list[str]:
-    """The labels that the rows have a probability of, in their order; none where answers are texts."""
-    return [str(name)[2:] for name in rows if str(name).startswith("p_")]
 
 
 def _decisions(rows: pd.DataFrame, *, labels: Sequence[str]) -> dict[str, float]:

@@ -8,11 +8,11 @@ import pandas as pd
 from clas_lens.given import given_word
 from clas_lens.significance.compare import Comparison
 from clas_lens.significance.intervals import caution
-from clas_lens.significance.pairs import RowFacts, facts_of_rows
+from clas_lens.significance.pairs import RowFacts, facts_of_rows, labels_of
 
 from ..style.numbers import interval, number, p_value, signed
 from .paper import PLACES, paper_table
-from .results import decision_table, labels_of, results_table
+from .results import decision_table, results_table
 from .table import Column, Table, table_of
 
 Correction = Literal["holm", "bh"]

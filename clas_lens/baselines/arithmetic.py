@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,9 +23,7 @@ from clas_lens.steering.intervention import (
     check_site,
     strength,
 )
-from clas_lens.vocabulary import Positions, check_language
-
-Toward = Literal["anchor", "own"]
+from clas_lens.vocabulary import Positions, Toward, check_language
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clas_lens.baselines.arithmetic import Toward
 from clas_lens.baselines.vectors import check_residual, check_stack, measured_on
 from clas_lens.given import given_word
 from clas_lens.models.sites import LensModel, Site
@@ -21,7 +20,7 @@ from clas_lens.steering.intervention import (
     SteeringError,
     Strength,
 )
-from clas_lens.vocabulary import Positions, check_language
+from clas_lens.vocabulary import Positions, Toward, check_language
 
 
 @dataclass(frozen=True, eq=False)

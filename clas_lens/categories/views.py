@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -30,10 +30,10 @@ from clas_lens.given import given, given_number, given_word
 from clas_lens.models.sites import HookFunction, LensModel, Site, check_layers, hooked
 from clas_lens.models.units import check_units, flat, n_units
 from clas_lens.statistics.neurons import NeuronStatistics
-from clas_lens.vocabulary import Activity, UnitSite
+from clas_lens.vocabulary import Activity, NullRates, Pool, UnitSite
 
 
-def null_shares(cats: NeuronCategories, *, rates: Literal["fair", "measured"] = "fair") -> pd.DataFrame:
+def null_shares(cats: NeuronCategories, *, rates: NullRates = "fair") -> pd.DataFrame:
     """The shares if a neuron's languages had nothing to do with each other.
 
     Args:
@@ -134,7 +134,7 @@ def instance_shares(
     model: LensModel,
     corpus: ParallelCorpus | Mapping[str, Sequence[str]],
     *,
-    position: Literal["last", "mean"] = "last",
+    position: Pool = "last",
     batch_size: int = 16,
     max_tokens: int = 512,
     site: UnitSite = "mlp",
@@ -155,7 +155,7 @@ def instance_shares(
     """
     model, corpus = given_model(model), given_corpus(corpus)
     batch_size, max_tokens = given_sizes(batch_size, max_tokens)
-    last = given_word("position", position, ("last", "mean")) == "last"
+    last = given_word("position", position, get_args(Pool)) == "last"
     check_units(model, given_word("site", site, get_args(UnitSite)))
     check_bare(model, "instance_shares", kept=False)
     if len(corpus.languages) < 2:

@@ -12,7 +12,7 @@ from clas_lens.corpus.arguments import given_corpus
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.reading import token_limit
 from clas_lens.corpus.tokens import bos_prefix, require_tokenizer, tokenize
-from clas_lens.evaluation.plan import check_languages
+from clas_lens.evaluation.plan import check_task_languages
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Task
 from clas_lens.tasks.prompts import resolve_label_ids
@@ -56,7 +56,7 @@ def questions_of(
         ValueError: no corpus or task, a language that it does not have, or a text of a single token.
     """
     if isinstance(data, Task):
-        chosen = check_languages(data, languages)
+        chosen = check_task_languages(data, languages)
         return {code: _of_task(model, data, code) for code in chosen}
     corpus = given_corpus(data)
     corpus = corpus if languages is None else corpus.select(languages)

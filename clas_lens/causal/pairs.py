@@ -8,7 +8,7 @@ from clas_lens.causal.answers import Question, questions_of
 from clas_lens.corpus.arguments import given_corpus
 from clas_lens.corpus.reading import token_limit
 from clas_lens.corpus.tokens import require_tokenizer, tokenize
-from clas_lens.evaluation.plan import check_languages
+from clas_lens.evaluation.plan import check_task_languages
 from clas_lens.given import named
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Task
@@ -35,7 +35,7 @@ def paired_questions(
         raise ValueError(f"source and target are both {source!r}: patching compares two languages")
     languages = [str(source), str(target)]
     if isinstance(data, Task):
-        check_languages(data, languages)
+        check_task_languages(data, languages)
         asked = questions_of(model, data, languages, answer_tokens=1, max_tokens=max_tokens)
         first, second = ([_without_answer(one) for one in asked[code]] for code in languages)
         return first, [replace(other, answer=one.answer) for one, other in zip(first, second, strict=True)]

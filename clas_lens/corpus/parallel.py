@@ -16,7 +16,7 @@ from clas_lens.corpus.language_files import files_by_language, json_rows, number
 from clas_lens.corpus.sources import Columns, load_columns
 from clas_lens.display import bars, card, listed, shortened
 from clas_lens.given import given, given_whole, whole_place
-from clas_lens.vocabulary import OnBad, check_language, check_languages
+from clas_lens.vocabulary import OnBad, Split, check_language, check_languages
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class ParallelCorpus:
         source: str | Path = "facebook/xnli",
         languages: Iterable[str] | None = None,
         *,
-        split: Literal["validation", "test"] = "validation",
+        split: Split = "validation",
         fields: Sequence[Literal["premise", "hypothesis"]] = ("premise", "hypothesis"),
         on_bad: OnBad = "raise",
     ) -> "ParallelCorpus":

@@ -12,7 +12,7 @@ from clas_lens.vocabulary import Part
 
 # Of XQuAD's 48 articles: 20 with 100 paragraphs (the paper's 100 samples, one a paragraph), 9 with over 200 questions (the
 # paper's 200 samples for tuning), and 19 to report on.
-SHARES: Mapping[Part, float] = {"statistics": 20 / 48, "tuning": 9 / 48, "test": 19 / 48}
+PART_SHARES: Mapping[Part, float] = {"statistics": 20 / 48, "tuning": 9 / 48, "test": 19 / 48}
 
 
 XQUAD_ARTICLES = tuple(f"article-{place}" for place in range(48))
@@ -38,13 +38,13 @@ def split_units(
     if len(distinct) < 3:
         raise ValueError(f"three parts need at least 3 units that share nothing, found {len(distinct)}")
     random.Random(seed).shuffle(distinct)
-    first = max(1, round(SHARES["statistics"] * len(distinct)))
-    second = first + max(1, round(SHARES["tuning"] * len(distinct)))
+    first = max(1, round(PART_SHARES["statistics"] * len(distinct)))
+    second = first + max(1, round(PART_SHARES["tuning"] * len(distinct)))
     second = min(second, len(distinct) - 1)
     part_of: dict[str, Part] = {}
     for place, unit in enumerate(distinct):
         part_of[unit] = "statistics" if place < first else "tuning" if place < second else "test"
-    rows: dict[Part, list[int]] = {part: [] for part in SHARES}
+    rows: dict[Part, list[int]] = {part: [] for part in PART_SHARES}
     for row, unit in enumerate(units):
         rows[part_of[unit]].append(row)
     return {part: tuple(found) for part, found in rows.items()}
@@ -87,7 +87,7 @@ def corpus_part(corpus: ParallelCorpus, part: Part, seed: int = 0) -> ParallelCo
         CorpusError: a part that there is not, or XQuAD's name over paragraphs that are not XQuAD's.
     """
     given(corpus, ParallelCorpus, "corpus_part needs a ParallelCorpus", "ParallelCorpus.from_texts makes one")
-    given_word("part", part, tuple(SHARES), error=CorpusError)
+    given_word("part", part, tuple(PART_SHARES), error=CorpusError)
     if corpus.name == "xquad" and corpus.groups is not None:
         rows = split_articles(corpus.groups, seed)[part]
     elif corpus.name == "bundled":

@@ -126,7 +126,7 @@ def plan_evaluation(
     check_task(task)
     for name, value in (("batch_size", batch_size), ("chunk_size", chunk_size)):
         given_whole(name, value, least=1)
-    chosen = check_languages(task, languages)
+    chosen = check_task_languages(task, languages)
     for name, intervention in interventions.items():
         check_named(name, intervention)
         if intervention is not None:
@@ -175,7 +175,7 @@ def check_named(name: object, intervention: object) -> None:
         )
 
 
-def check_languages(task: Task, languages: Sequence[str] | None) -> tuple[str, ...]:
+def check_task_languages(task: Task, languages: Sequence[str] | None) -> tuple[str, ...]:
     """The languages that are asked for, by default all of the task's.
 
     Raises:

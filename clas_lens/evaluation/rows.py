@@ -25,8 +25,7 @@ from clas_lens.given import given_path
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.intervention import Intervention
 from clas_lens.tasks.base import Task
-
-BASE = "base"
+from clas_lens.vocabulary import BASE
 
 
 def evaluate(

@@ -1,7 +1,8 @@
 """What we know by heart about a few models: where they live, how they are prompted, the paper's bridge layers."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from clas_lens.vocabulary import PromptStyle
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class ModelPreset:
     """
 
     hub_id: str
-    prompt_style: Literal["chat", "plain"]
+    prompt_style: PromptStyle
     signature: tuple[int, int, int]
     bridge_layers: tuple[int, ...] | None = None
 

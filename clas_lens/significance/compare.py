@@ -27,7 +27,7 @@ from clas_lens.significance.tests import (
     sign_flip_p,
     wilcoxon_p,
 )
-from clas_lens.vocabulary import IntervalMethod, Test, Verdict
+from clas_lens.vocabulary import BASE, IntervalMethod, Test, Verdict
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def compare(
     rows: pd.DataFrame,
     intervention: str,
     *,
-    baseline: str = "base",
+    baseline: str = BASE,
     anchor: str | None = "en",
     metric: str | None = None,
     margin: float = 1.0,

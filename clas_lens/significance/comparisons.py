@@ -13,14 +13,12 @@ from clas_lens.significance.compare import Comparison, LanguageSummary, compare
 from clas_lens.significance.intervals import Interval
 from clas_lens.significance.pairs import check_rows
 from clas_lens.significance.power import Judged
+from clas_lens.vocabulary import BASE
 
 KIND = "comparison"
 
 
-BASELINE = "base"
-
-
-def why_not_compared(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASELINE) -> str | None:
+def why_not_compared(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASE) -> str | None:
     """Why no intervention of these rows can be compared with the baseline; None if they can.
 
     Raises:
@@ -44,7 +42,7 @@ def why_not_compared(rows: pd.DataFrame, anchor: str | None, *, baseline: str = 
     return None
 
 
-def compare_all(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASELINE) -> list[Comparison]:
+def compare_all(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASE) -> list[Comparison]:
     """Each intervention against the baseline, in the order of the rows; none where `why_not_compared` gives a reason.
 
     Args:

@@ -24,6 +24,11 @@ class RowFacts:
     metric_title: str
 
 
+def labels_of(rows: pd.DataFrame) -> list[str]:
+    """The labels that the rows have a probability of (`p_<label>`), in their order; none where answers are texts."""
+    return [str(name)[2:] for name in rows if str(name).startswith("p_")]
+
+
 def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
     """The task that all rows are of, from their columns `task`, `title`, `metric` and `metric_title`.
 

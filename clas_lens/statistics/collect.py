@@ -40,7 +40,7 @@ from clas_lens.models.sites import (
 )
 from clas_lens.models.units import check_units, flat, n_units
 from clas_lens.statistics.accumulator import NeuronAccumulator, token_weights
-from clas_lens.statistics.files import KIND, Origin, accumulator_of, language_path
+from clas_lens.statistics.files import KIND, LanguageOrigin, accumulator_of, language_path
 from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.vocabulary import PaddingSide, Pooling, UnitSite
 
@@ -103,7 +103,7 @@ def collect_statistics(
     described = describe_model(model, site)
     settings = {"max_tokens": token_limit(model, max_tokens), "corpus": corpus.name}
     origins = {
-        code: Origin(
+        code: LanguageOrigin(
             language=code,
             pooling=pooling,
             histograms=histograms,

@@ -17,7 +17,7 @@ KIND = "neuron statistics"
 
 
 @dataclass(frozen=True)
-class Origin:
+class LanguageOrigin:
     """What one language's statistics depend on; see `NeuronStatistics` for the fields."""
 
     language: str

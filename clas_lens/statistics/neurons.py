@@ -17,7 +17,7 @@ from clas_lens.display import card, line, listed
 from clas_lens.given import given, given_each, given_path
 from clas_lens.models.units import site_of, units_fact, units_in_words
 from clas_lens.statistics.accumulator import NeuronAccumulator
-from clas_lens.statistics.files import KIND, Origin, language_path, read_language, read_together
+from clas_lens.statistics.files import KIND, LanguageOrigin, language_path, read_language, read_together
 from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling, Quantity, UnitSite, check_languages
 
@@ -305,8 +305,8 @@ class NeuronStatistics:
             keep(language_path(root, language), KIND, origin.key(), content)
         return root
 
-    def _origin(self, language: str) -> Origin:
-        return Origin(
+    def _origin(self, language: str) -> LanguageOrigin:
+        return LanguageOrigin(
             language=language,
             pooling=self.pooling,
             histograms=self.sums.histogram is not None,

@@ -12,10 +12,9 @@ from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.significance.intervals import Interval
 from clas_lens.study.folder import REPORT_DATA, RunFolder
 from clas_lens.study.run import Run
+from clas_lens.vocabulary import CLAS
 
-SHARES = ("active", "specific", "partial", "shared")
-
-METHOD = "clas"
+CATEGORY_SHARES = ("active", "specific", "partial", "shared")
 
 
 def compare_anchors(runs: Sequence[str | Path | Run]) -> pd.DataFrame:
@@ -86,7 +85,7 @@ def _rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
             "anchor": steered["anchor"],
             "task": task,
             "alpha": float(steered["alpha"]),
-            **{name: float(own[name]) for name in (*SHARES, "cosine")},
+            **{name: float(own[name]) for name in (*CATEGORY_SHARES, "cosine")},
             "cosine_change": float(read["change"].mean()),
             "gain": gain,
             "ci_low": low,
@@ -99,7 +98,7 @@ def _gain(folder: RunFolder, task: str) -> Interval:
     path = folder.comparisons(task)
     found = load_comparisons(path)[0] if path.is_file() else []
     nothing = Interval(float("nan"), float("nan"), float("nan"))
-    return next((one.targets for one in found if one.intervention == METHOD), nothing)
+    return next((one.targets for one in found if one.intervention == CLAS), nothing)
 
 
 def _table(folder: RunFolder, name: str) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -13,10 +13,15 @@ from clas_lens.vocabulary import (
     OF_THE_MLP,
     Activity,
     Backend,
+    CorpusName,
+    DType,
+    Instruction,
     Method,
     Part,
     Pooling,
     Positions,
+    PromptStyle,
+    ReportTexts,
     Specific,
     TaskName,
     UnitSite,
@@ -48,11 +53,9 @@ class CollectConfig(StageConfig):
     backend: Backend = Field(
         default_backend(), description="HookedTransformer (TransformerLens 3) or TransformerBridge"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="default: bfloat16 on a GPU, else float32"
-    )
+    dtype: DType | None = Field(None, description="default: bfloat16 on a GPU, else float32")
     device: str | None = Field(None, min_length=1, description="default: the GPU if there is one")
-    corpus: Literal["bundled", "xquad", "xnli", "files"] = Field("bundled", description="which parallel text")
+    corpus: CorpusName = Field("bundled", description="which parallel text")
     data: str | None = Field(
         None, min_length=1, description="local folder or Hub id of the corpus (for 'files': <language>.txt files)"
     )
@@ -121,8 +124,8 @@ class TaskConfig(StageConfig):
     seed: int = Field(0, ge=0, description="seed of the samples")
     whole: bool = Field(False, description="XQuAD: tune and report on all of it, as the paper does")
     allow_overlap: bool = Field(False, description="report also on examples that were measured or tuned on")
-    instruction: Literal["native", "en"] = Field("native", description="language of the instruction")
-    style: Literal["plain", "chat"] | None = Field(None, description="default: chat for instruct models")
+    instruction: Instruction = Field("native", description="language of the instruction")
+    style: PromptStyle | None = Field(None, description="default: chat for instruct models")
     max_tokens: int | None = Field(None, ge=16, description="longest prompt; XQuAD's contexts are cut to fit")
     max_new_tokens: int = Field(32, ge=1, description="XQuAD: length of an answer at most")
     stop_at_newline: bool = Field(False, description="XQuAD: end an answer at its first line")
@@ -189,7 +192,7 @@ class EvaluateConfig(StageConfig):
 class ReportConfig(StageConfig):
     """What is collected for the figures of alignment and of single neurons."""
 
-    texts: Literal["measured", "bundled"] = Field("measured", description="the texts measured, or bundled sentences")
+    texts: ReportTexts = Field("measured", description="the texts measured, or bundled sentences")
     examples: int = Field(default=100, ge=1, description="texts a language whose sentences are compared and mapped")
     neurons: int = Field(default=3, ge=1, description="neurons shown a language")
     neuron_languages: int = Field(

@@ -2,12 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from clas_lens.study.config import SteerConfig
 from clas_lens.study.options import add_options, read_config
+from clas_lens.vocabulary import ExportTarget
 
-Target = Literal["checkpoint", "peft", "gguf", "lora", "gguf-lora", "control-vector"]
 NOT_ROUTED = (
     "It steers every input, those in {anchor} too: send only inputs in {language} to it, and all others to the unsteered model "
     "({how}). cl.detect_languages tells them apart."
@@ -24,7 +24,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command, on a parser of the command line."""
     parser.add_argument("run", type=Path, help="run folder that `categorize` wrote")
     parser.add_argument("--language", required=True, help="of the inputs that the exported model is for")
-    parser.add_argument("--to", required=True, choices=get_args(Target), help="kind of files")
+    parser.add_argument("--to", required=True, choices=get_args(ExportTarget), help="kind of files")
     parser.add_argument("--out", type=Path, required=True, help="folder to make (a GGUF: or the file)")
     parser.add_argument("--task", default=None, help="take the strength that the search on this task chose")
     parser.add_argument("--method", default=None, help="default: clas, and diff-mean for a control vector")
@@ -38,7 +38,7 @@ def export_command(arguments: argparse.Namespace) -> None:
     from clas_lens.study.run import Run
 
     run = Run.open(arguments.run, steer=read_config(SteerConfig, arguments))
-    target: Target = arguments.to
+    target: ExportTarget = arguments.to
     method = arguments.method or ("diff-mean" if target == "control-vector" else "clas")
     intervention = run_intervention(run, method, arguments.task)
     source = arguments.model or run.config.collect.model

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, assert_never
+from typing import assert_never
 
 from clas_lens.baselines.amplify import Amplify, sadi_neurons
 from clas_lens.baselines.arithmetic import LanguageArithmetics
@@ -22,10 +22,7 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.intervention import Intervention
 from clas_lens.study.config import MethodsConfig
-from clas_lens.vocabulary import Method, Pool, Pooling, ReadSite
-
-# From the first bridge layer on, all, or all from the one on that is searched with alpha.
-PassLayers = Literal["none", "bridge", "all", "searched"]
+from clas_lens.vocabulary import Method, PassLayers, Pool, Pooling, ReadSite
 
 
 @dataclass(frozen=True)

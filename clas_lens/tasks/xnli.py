@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +19,7 @@ from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Example, Expected, TaskError, TaskOptions, limit_of, prompt_style, room
 from clas_lens.tasks.parallel import ParallelTask, checked_languages, prompt_settings
 from clas_lens.tasks.prompts import XNLI_PROMPT_VERSION, EncodedPrompt, encode_prompt, resolve_label_ids, xnli_prompt
-from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Use
+from clas_lens.vocabulary import Instruction, OnBad, Part, PromptStyle, Split, Use
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -54,7 +54,7 @@ class XNLI(ParallelTask):
 
     source: str = "facebook/xnli"
     languages: tuple[str, ...] = ()
-    split: Literal["validation", "test"] = "validation"
+    split: Split = "validation"
     limit: int | None = None
     seed: int = 0
     instruction: Instruction = "native"
@@ -104,8 +104,8 @@ class XNLI(ParallelTask):
         return Expected(15, {"tuning": 2490, "test": 5010}[use], tokens=150).under(config, use)
 
     def __post_init__(self) -> None:
-        if self.split not in ("validation", "test"):
-            raise TaskError(f"xnli: no split {self.split!r}; available: validation, test")
+        if self.split not in get_args(Split):
+            raise TaskError(f"xnli: no split {self.split!r}; available: {', '.join(get_args(Split))}")
         languages = checked_languages(self.name, self.languages)
         if self.source == "bundled":
             loaded = _bundled(languages)

@@ -8,7 +8,7 @@ from clas_lens.corpus.bundled import bundled_items, bundled_languages
 from clas_lens.corpus.checks import fields_fault, text_fault
 from clas_lens.corpus.content import text_hash
 from clas_lens.corpus.sources import Columns, load_columns
-from clas_lens.corpus.splits import SHARES, split_articles, split_units, xquad_articles
+from clas_lens.corpus.splits import PART_SHARES, split_articles, split_units, xquad_articles
 from clas_lens.corpus.tokens import require_tokenizer
 from clas_lens.display import shortened
 from clas_lens.given import given_whole
@@ -114,8 +114,8 @@ class XQuAD(ParallelTask):
         return self.max_new_tokens > 1
 
     def __post_init__(self) -> None:
-        if self.part not in (None, *SHARES):
-            raise TaskError(f"xquad: no part {self.part!r}; available: {', '.join(SHARES)}, or None for all")
+        if self.part not in (None, *PART_SHARES):
+            raise TaskError(f"xquad: no part {self.part!r}; available: {', '.join(PART_SHARES)}, or None for all")
         given_whole("xquad: max_new_tokens", self.max_new_tokens, least=1)
         languages = checked_languages(self.name, self.languages)
         if self.source == "bundled":

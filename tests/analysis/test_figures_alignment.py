@@ -72,7 +72,7 @@ def test_gain_figure_states_the_fit():
     text = figure.layout.title.subtitle.text.replace("<br>", " ").replace("\N{NO-BREAK SPACE}", " ")
     assert f"slope {MINUS}{abs(fit.slope):.2f}" in text
     assert f"leaving one language out {MINUS}{abs(fit.loo_low):.2f} to {MINUS}{abs(fit.loo_high):.2f}" in text
-    assert f"p = {fit.p:.2g}, Spearman {MINUS}{abs(fit.spearman):.2f}, 4 languages" in text
+    assert f"p = {fit.p:.3f}, Spearman {MINUS}{abs(fit.spearman):.2f}, 4 languages" in text
     assert figure.layout.xaxis.title.text == "gain (1 = 4 points)"
 
 
@@ -116,7 +116,7 @@ def test_forest_shows_intervals_and_significance():
     assert list(sure.error_x.arrayminus) == [1.5, 1.0]
     assert unsure.marker.symbol == ("circle-open",)
     assert list(figure.layout.yaxis.categoryarray) == ["ar", "hi", "de"]
-    assert list(sure.customdata[0]) == [f"{MINUS}1.00", f"{MINUS}2.50", f"{MINUS}0.50", "0.04"]
+    assert list(sure.customdata[0]) == [f"{MINUS}1.00", f"{MINUS}2.50", f"{MINUS}0.50", "0.040"]
 
 
 # --- the map ---

@@ -2,7 +2,8 @@
 
 import pytest
 
-from analysis.tables.paper import PAPER_MODELS, PAPER_SETTINGS, paper_model, paper_outputs, paper_summary, paper_table
+from analysis.tables.paper import PAPER_MODELS, paper_model, paper_outputs, paper_summary, paper_table
+from clas_lens.models.presets import PRESETS
 from clas_lens.significance.compare import summarize_languages
 
 LLAMA, QWEN = PAPER_MODELS
@@ -89,7 +90,10 @@ def test_shape_of_the_data():
     with pytest.raises(ValueError, match="no table of the task 'xcopa'; it has: xnli, xquad"):
         paper_table("xcopa")
     assert list(paper_outputs()) == ["question", "base", "clas"]
-    assert PAPER_SETTINGS["bridge_layers"] == {LLAMA: (24, 25, 26, 27, 28, 29), QWEN: (24, 25)}
+    assert {name: PRESETS[name].bridge_layers for name in PAPER_MODELS} == {
+        LLAMA: (24, 25, 26, 27, 28, 29),
+        QWEN: (24, 25),
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from analysis.report.methods import methods_paragraphs, reproduce_text
 from analysis.report.pieces import Missing
 from analysis.report.run import RunData
 from analysis.report.tables import paper_beside
-from analysis.style.export import ExportError, export_figures
+from analysis.style.export import PictureError, export_figures
 from analysis.tables.table import table_of
 from clas_lens.artifacts import ArtifactError
 from clas_lens.cli import _parser, main
@@ -111,7 +111,7 @@ def test_methods_state_what_the_manifest_has(full):
     collect = full.read_manifest()["collect"]
     assert f"{sum(collect['n_tokens'].values()):,} tokens in all. None is longer than 64 tokens." in said["Texts"]
     assert "12 parallel texts in each of 6 languages (en, de, zh, ar, fr, sw)" in said["Texts"]
-    assert "alpha -4 on xnli; alpha 2 on xquad" in said["Steering"]
+    assert "alpha \N{MINUS SIGN}4 on xnli; alpha 2 on xquad" in said["Steering"]
     assert "Prompts that were cut: 5%." in said["Task XNLI"]
     assert "18 of the 360 answers are to examples that an intervention was measured or tuned on" in said["Task XNLI"]
     assert "transformer-lens 3" in said["Software"]
@@ -262,7 +262,7 @@ def test_pictures_without_a_browser_say_what_to_install(tmp_path, monkeypatch):
         raise RuntimeError("\nKaleido requires Google Chrome to be installed.\nmore")
 
     monkeypatch.setattr("plotly.io.write_images", fails)
-    with pytest.raises(ExportError, match=r"apt-get install chromium.*kaleido_get_chrome.*--format html needs none"):
+    with pytest.raises(PictureError, match=r"apt-get install chromium.*kaleido_get_chrome.*--format html needs none"):
         export_figures({"one": paper_gains({})}, tmp_path, ["png"])
 
 

@@ -60,11 +60,24 @@ def test_the_gradient_is_zero_at_the_fit():
         assert loss(bias) < min(loss(bias + 0.01 * direction), loss(bias - 0.01 * direction))
 
 
+def test_a_task_of_two_labels():
+    """PAWS-X's: a bias gives the share of each label, as with three."""
+    two = rows([[0.2, 0.5, 0.3]] * 4, [0, 0, 0, 1]).drop(columns=["p_entailment", "p_neutral", "p_contradiction"])
+    two = two.assign(p_no=0.4, p_yes=0.6)
+    shifted = with_label_bias(two, fit_label_bias(two, ridge=1e-9), allow_overlap=True)
+    np.testing.assert_allclose(shifted.loc[0, ["p_no", "p_yes"]].astype(float), [0.75, 0.25], atol=1e-4)
+    assert shifted["correct"].sum() == 3
+
+
 def test_errors():
     table = rows([[0.2, 0.5, 0.3]], [0])
-    with pytest.raises(ValueError, match="evaluate's rows of XNLI.*there is no column 'p_entailment'"):
+    with pytest.raises(ValueError, match="p_neutral, p_contradiction must add up to 1 in every row"):
         fit_label_bias(table.drop(columns="p_entailment"))
+    with pytest.raises(ValueError, match="a probability a label .columns p_<label>.*found: language, intervention"):
+        fit_label_bias(table.drop(columns=["p_entailment", "p_neutral", "p_contradiction"]))
     with pytest.raises(ValueError, match="rows of one intervention are needed, got: base, clas"):
         fit_label_bias(pd.concat([table, table.assign(intervention="clas")]))
+    with pytest.raises(ValueError, match="fitted on other labels than p_entailment"):
+        with_label_bias(table, LabelBias({"de": (0.0, 0.0)}, frozenset()))
     with pytest.raises(ValueError, match="no bias for de; fitted: sw"):
         with_label_bias(table, LabelBias({"sw": (0.0, 0.0, 0.0)}, frozenset()))

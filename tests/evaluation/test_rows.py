@@ -15,9 +15,9 @@ from clas_lens.evaluation.answers import _Watched, answer_item
 from clas_lens.evaluation.leakage import LeakageError
 from clas_lens.evaluation.plan import (
     EvaluationError,
-    check_languages,
     check_named,
     check_task,
+    check_task_languages,
     plan_evaluation,
 )
 from clas_lens.evaluation.rows import evaluate
@@ -229,7 +229,7 @@ def test_what_is_no_task_and_no_intervention_is_told(check, value, message):
 
 def test_a_string_of_languages_is_no_list(xnli):
     with pytest.raises(EvaluationError, match=r"got the string 'en': give \['en'\]"):
-        check_languages(xnli, "en")
+        check_task_languages(xnli, "en")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

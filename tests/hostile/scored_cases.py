@@ -106,7 +106,7 @@ EVALUATION = [
         [[{}], [{"delta": 1.0}], []],
     ),
     *misused(
-        "label bias", "p_entailment", lambda w, x: cl.evaluation.fit_label_bias(x), "None, a text, a frame, statistics"
+        "label bias", "a label bias", lambda w, x: cl.evaluation.fit_label_bias(x), "None, a text, a frame, statistics"
     ),
     Case(
         "label bias: NaN", lambda w: cl.evaluation.fit_label_bias(_xnli(p_neutral=[NAN] * 3)), "must be probabilities"
