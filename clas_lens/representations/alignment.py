@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from clas_lens.given import given, given_frame
+from clas_lens.given import given, given_flag, given_frame
 from clas_lens.representations.sentences import Representations
 
 MIN_LANGUAGES = 4  # a line through fewer points, and through one fewer still, says nothing
@@ -48,6 +48,8 @@ def cosine_frame(
         AlignmentError: representations of different models, languages, layers or examples; or no such anchor.
     """
     _check_both(before, after)
+    given_flag("centred", centred, error=AlignmentError)
+    given_flag("centroid", centroid, error=AlignmentError)
     rows = []
     for layer in before.layers:
         values, steered = layer_pair(before, after, layer, anchor)
@@ -83,9 +85,9 @@ def layer_pair(
             raise AlignmentError(
                 f"different {what} before and after: {_short(getattr(before, what))} and {_short(getattr(after, what))}"
             )
-    if anchor not in before.languages:
+    if not isinstance(anchor, str) or anchor not in before.languages:
         raise AlignmentError(f"no anchor {anchor!r} to compare with; available: {', '.join(before.languages)}")
-    if layer not in before.layers:
+    if getattr(layer, "ndim", 0) or isinstance(layer, bool) or layer not in before.layers:
         raise AlignmentError(f"no representations of layer {layer}; available: {', '.join(map(str, before.layers))}")
     place, row = before.layers.index(layer), before.languages.index(anchor)
     first, second = before.values[:, :, place].double(), after.values[:, :, place].double().clone()
