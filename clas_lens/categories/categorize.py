@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.display import bands, card, listed
-from clas_lens.given import given, given_number, given_word
+from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.models.presets import paper_bridge_layers
 from clas_lens.models.sites import check_layers
 from clas_lens.models.units import site_of, to_heads, units_fact, units_in_words
@@ -194,6 +194,9 @@ class NeuronCategories(Saved):
 def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor, "*shape"]:
     """`NeuronCategory` values (int8) from the number of languages that each neuron is active in."""
     given(counts, Tensor, "categories_of needs counts of languages", "NeuronCategories has them")
+    if counts.is_floating_point() or counts.is_complex() or counts.is_meta:
+        raise ValueError(f"categories_of needs whole counts of languages, got a tensor of {counts.dtype}")
+    n_languages = given_whole("n_languages", n_languages, least=max(2, int(counts.max()) if counts.numel() else 0))
     labels = torch.full_like(counts, int(NeuronCategory.PARTIAL_SHARED), dtype=torch.int8)
     labels[counts == 0] = int(NeuronCategory.DEAD)
     labels[counts == 1] = int(NeuronCategory.LANGUAGE_SPECIFIC)

@@ -127,6 +127,8 @@ def language_entropy(rate: Float[Tensor, "lang *shape"]) -> Float[Tensor, "*shap
     Rates are sorted first, so that neurons with the same rates in other languages get the same sum to the last bit.
     """
     given(rate, Tensor, "language_entropy needs rates [lang *shape]", "give stats.firing_rate, say")
+    if rate.is_complex() or rate.is_meta or rate.ndim == 0 or not bool((rate.isfinite() & (rate >= 0)).all()):
+        raise ValueError(f"language_entropy needs finite rates of at least 0 [lang *shape], got {tuple(rate.shape)}")
     normalised = rate.sort(0).values / rate.sum(0)
     return -torch.special.xlogy(normalised, normalised).sum(0)
 

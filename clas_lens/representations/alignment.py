@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from clas_lens.given import given, given_flag, given_frame
 from clas_lens.representations.sentences import Representations
+from clas_lens.vocabulary import check_language
 
 MIN_LANGUAGES = 4  # a line through fewer points, and through one fewer still, says nothing
 
@@ -219,6 +220,7 @@ def fit_gain(frame: pd.DataFrame, column: str, *, anchor: str = "en") -> GainFit
         AlignmentError: fewer than four languages, one twice, a number that is not finite, or an axis without spread.
     """
     given(column, str, "fit_gain needs a column's name", "one of the frame's")
+    check_language(anchor)
     given_frame(frame, ("language", "gain", column), "fit_gain", "gains joined with a measure")
     rows = frame[frame["language"] != anchor]
     languages = [str(code) for code in rows["language"]]

@@ -57,7 +57,7 @@ class ParallelTask:
             texts: every text by which a unit is known, with the unit.
         """
         self._check_options()
-        limit, seed = (getattr(self, option) for option in ("limit", "seed"))
+        limit, seed = getattr(self, "limit"), int(getattr(self, "seed"))
         rows = next(iter(loaded.values()))
         kept = list(available)
         if limit is not None:
