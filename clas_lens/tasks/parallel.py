@@ -57,13 +57,13 @@ class ParallelTask:
             texts: every text by which a unit is known, with the unit.
         """
         self._check_options()
-        limit, seed = getattr(self, "limit"), int(getattr(self, "seed"))
+        limit, seed = (getattr(self, option) for option in ("limit", "seed"))
         rows = next(iter(loaded.values()))
         kept = list(available)
         if limit is not None:
             if isinstance(limit, bool) or not isinstance(limit, Integral) or not 1 <= int(limit) <= len(kept):
                 raise TaskError(f"{self.name}: asked for {limit} examples of {len(kept)}")
-            kept = sorted(random.Random(seed).sample(kept, int(limit)))
+            kept = sorted(random.Random(int(seed)).sample(kept, int(limit)))
         if not kept:
             raise TaskError(f"{self.name}: none of the {len(rows)} examples is of the part that was asked for")
         object.__setattr__(self, "dataset", "bundled" if getattr(self, "source", "") == "bundled" else self.name)

@@ -85,6 +85,10 @@ def _neuron_drawn(world: SimpleNamespace, neuron: Any) -> Any:
     return analysis.neuron_distribution(frame, 1, neuron)
 
 
+def _seeded(seed: Any) -> Any:
+    return cl.tasks.XNLI("bundled", ("de",), limit=2, seed=seed)
+
+
 def _pushed(world: SimpleNamespace, private: Any) -> Any:
     return cl.export.push_to_hub(world.clas, "me/x", private=private, api=SimpleNamespace())
 
@@ -259,6 +263,8 @@ PLACES = [
         lambda w, x: cl.representations.fit_gain_alignment(_gains(), anchor=x),
         ["EN", None, 5],
     ),
+    Case("a model of 300 letters", lambda w: cl.load_model("x" * 300), "name that is too long"),
+    Case("task: a seed of NumPy", lambda w: len(_seeded(np.int64(3))), None, lambda found: found == 2),
     *refused("a surrogate in a path", "surrogate", lambda w, x: w.cats.save(x), ["\ud800"]),
     *refused(
         "counts of languages",
