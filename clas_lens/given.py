@@ -7,6 +7,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 Word = TypeVar("Word", bound=str)
@@ -40,18 +41,29 @@ def given(value: Any, kind: Any, what: str, how: str, *, error: type[ValueError]
     return value
 
 
-def given_each(values: Any, kind: Any, what: str, how: str) -> list[Any]:
+def given_each(values: Any, kind: Any, what: str, how: str, *, error: type[ValueError] = ValueError) -> list[Any]:
     """A list of values of this kind.
 
     Args:
         kind, what, how: as in `given`.
 
     Raises:
-        ValueError: no list, or something else in it.
+        ValueError: (or `error`) no list, or something else in it.
     """
-    if isinstance(values, str | Mapping | pd.DataFrame) or not isinstance(values, Iterable):
-        raise ValueError(f"{what}, got {named(values)}: {how}")
-    return [given(value, kind, what, how) for value in values]
+    if not in_a_row(values):
+        raise error(f"{what}, got {named(values)}: {how}")
+    return [given(value, kind, what, how, error=error) for value in values]
+
+
+def in_a_row(values: Any) -> bool:
+    """Whether these are values one after another, as of a list, an array or a generator.
+
+    A text is no list of its letters, nor a table or mapping one of its names; a set has no order, and an array without
+    dimensions has nothing in it, though Python or NumPy would go through them.
+    """
+    if isinstance(values, str | bytes | Mapping | pd.DataFrame | set | frozenset):
+        return False
+    return isinstance(values, Iterable) and getattr(values, "ndim", 1) != 0
 
 
 def given_frame(value: Any, columns: Iterable[str], what: str, how: str) -> pd.DataFrame:
@@ -147,6 +159,30 @@ def given_word(name: str, value: Word, available: Sequence[str], *, error: type[
     return value
 
 
+def given_flag(name: str, value: Any, *, error: type[ValueError] = ValueError) -> bool:
+    """True or False, of Python or NumPy; a word such as "no" would count as True.
+
+    Raises:
+        ValueError: (or `error`) anything else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise error(f"{name} must be True or False, got {named(value)}")
+    return bool(value)
+
+
+def given_text(name: str, value: Any, *, error: type[ValueError] = ValueError) -> str:
+    """A text, for what is shown or written.
+
+    Raises:
+        ValueError: (or `error`) anything else, or half a surrogate pair, which no file holds.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} must be a text, got {named(value)}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise error(f"{name} holds half a surrogate pair, which no file holds: {value!r}")
+    return value
+
+
 def given_path(name: str, value: Any, *, error: type[ValueError] = ValueError) -> Path:
     """A path of a file or folder.
 
@@ -156,7 +192,7 @@ def given_path(name: str, value: Any, *, error: type[ValueError] = ValueError) -
     """
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise error(f"{name} must be a path, got {named(value)}")
-    path = Path(value)
+    path = Path(given_text(name, str(value), error=error))
     if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
         raise error(f"{name} has a name that is too long, {path.name[:40]!r}...: file systems take {LONGEST} bytes")
     return path

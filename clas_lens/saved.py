@@ -1,10 +1,10 @@
 """One base for everything that is saved as one file: settings, fingerprint, save and load."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -15,9 +15,10 @@ AnySaved = TypeVar("AnySaved", bound="Saved")  # typing.Self is nothing that run
 
 
 def check_fields(value: Any, *, error: type[ValueError] = ValueError) -> None:
-    """Raise unless a dataclass's fields are what their annotations name: tensors, tuples, mappings, or `Saved` objects.
+    """Raise unless a dataclass's fields are what their annotations name: tensors with their data, texts, lists of texts or of
+    whole numbers, mappings, or `Saved` objects.
 
-    Numbers and words are left to whoever knows which there are.
+    Single numbers and choices of words are left to whoever knows which there are.
 
     Raises:
         ValueError: (or `error`) a field that is something else.
@@ -26,20 +27,46 @@ def check_fields(value: Any, *, error: type[ValueError] = ValueError) -> None:
         if get_origin(hint) is ClassVar:
             continue
         held = getattr(value, name)
-        wanted = _wanted(hint)
-        if wanted is not None and not isinstance(held, wanted[0]):
-            raise error(f"{type(value).__name__} needs {wanted[1]} as {name}, got {named(held)}")
+        wanted = _unmet(hint, held)
+        if wanted:
+            raise error(f"{type(value).__name__} needs {wanted} as {name}, got {_found(held)}")
 
 
-def _wanted(hint: Any) -> tuple[Any, str] | None:
-    """The kind that an annotation asks for, and its name in words; None where this cannot tell."""
+def _unmet(hint: Any, held: Any) -> str | None:
+    """What an annotation asks for, in words, where the value is none of that; None where it is, or where this cannot tell."""
+    if get_origin(hint) in (Union, UnionType):
+        asked = [_unmet(one, held) for one in get_args(hint) if one is not type(None)]
+        return None if held is None or None in asked else f"{' or '.join(map(str, asked))} or None"
     if get_origin(hint) is tuple:
-        return (tuple, list), "a list"
+        each = get_args(hint)[0]
+        fits = isinstance(held, tuple | list) and all(_unmet(each, one) is None for one in held)
+        return None if fits else f"a list of {_NAMES.get(each, 'values')}s"
     if get_origin(hint) is Mapping:
-        return Mapping, "a mapping"
+        return None if isinstance(held, Mapping) else "a mapping"
     if getattr(hint, "array_type", None) is Tensor:  # jaxtyping's
-        return Tensor, "a tensor"
-    return (hint, f"a {hint.__name__}") if isinstance(hint, type) and issubclass(hint, Saved) else None
+        return None if _is_tensor_of(hint.dtypes, held) else f"a tensor of {_kind(hint.dtypes)}"
+    if hint in _NAMES:
+        return None if isinstance(held, hint) and not isinstance(held, bool) else f"a {_NAMES[hint]}"
+    if isinstance(hint, type) and issubclass(hint, Saved):
+        return None if isinstance(held, hint) else f"a {hint.__name__}"
+    return None
+
+
+_NAMES: dict[Any, str] = {str: "text", int: "whole number"}
+
+
+def _is_tensor_of(dtypes: Sequence[str], held: Any) -> bool:
+    return isinstance(held, Tensor) and not held.is_meta and str(held.dtype).removeprefix("torch.") in dtypes
+
+
+def _kind(dtypes: Sequence[str]) -> str:
+    return "truth values" if "bool" in dtypes else "floating-point numbers"
+
+
+def _found(held: Any) -> str:
+    if isinstance(held, Tensor):
+        return f"a tensor of {held.dtype}" + (" without data (on the device 'meta')" if held.is_meta else "")
+    return named(held)
 
 
 SAVED_ONLY = {"saved only": True}

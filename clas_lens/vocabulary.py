@@ -155,7 +155,7 @@ def check_languages(languages: Any, what: str = "languages") -> tuple[str, ...]:
     Raises:
         ValueError: a single text ("en,de"), no languages, a language twice, or what `check_language` refuses.
     """
-    if isinstance(languages, str | bytes) or not isinstance(languages, Iterable):
+    if isinstance(languages, str | bytes) or not isinstance(languages, Iterable) or getattr(languages, "ndim", 1) == 0:
         codes = [code.strip() for code in languages.split(",")] if isinstance(languages, str) else ["en", "de"]
         raise ValueError(f"{what}: languages must be a list such as {codes}, got {languages!r}")
     chosen = tuple(check_language(code) for code in languages)

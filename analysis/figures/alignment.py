@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from clas_lens.given import given, given_frame
 from clas_lens.representations.alignment import GainFit
+from clas_lens.vocabulary import check_language
 
 from ..style.labels import label_sides
 from ..style.languages import language_name, language_style
@@ -30,7 +31,7 @@ def cosine_to_english(
             mapping of names to these is drawn side by side.
         anchor: to which they are; it is named in the texts.
     """
-    name = plain(language_name(anchor))
+    name = plain(language_name(check_language(anchor)))
     panels = panels_of(frame)
     means = {heading: _layer_means(panel, anchor) for heading, panel in panels.items()}
     figure = panel_row(list(panels), shared_yaxes=False, horizontal_spacing=0.1)
@@ -119,7 +120,7 @@ def gain_vs_alignment(
             largest magnitude, as in `fit_gain_alignment`; the hover text has the numbers themselves.
     """
     given_frame(frame, ("language", "gain", "change"), "gain_vs_alignment", "what the fit was fitted to")
-    name = plain(language_name(anchor))
+    name = plain(language_name(check_language(anchor)))
     return gain_scatter(
         frame,
         fit,

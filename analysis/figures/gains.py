@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clas_lens.given import given_frame, given_number
+from clas_lens.vocabulary import check_language
 
 from ..style.languages import language_name, language_style
 from ..style.look import QUIET, apply_look, plain
@@ -63,7 +64,7 @@ def gain_heatmap(frame: pd.DataFrame, *, anchor: str = "en", title: str | None =
         )
     apply_look(
         figure,
-        title=title or f"Gain in score and change of alignment with {plain(language_name(anchor))}",
+        title=title or f"Gain in score and change of alignment with {plain(language_name(check_language(anchor)))}",
         subtitle="blue: up, orange: down; each half has its own scale, white at 0",
         dark=dark,
         height=(130 if settings == [""] else 172) + 24 * len(order),

@@ -1,14 +1,14 @@
 """Figure 1: how each layer's neurons divide into the four categories."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from clas_lens.categories.categorize import NeuronCategories
 from clas_lens.display import CATEGORY_COLOURS
-from clas_lens.given import given_frame
+from clas_lens.given import given_frame, given_word
 from clas_lens.models.sites import check_layers
 from clas_lens.vocabulary import ACTIVITY_TITLES, UnitSite
 
@@ -76,6 +76,8 @@ def layer_distribution(
         )
     subtitles = list(dict.fromkeys(filter(None, map(subtitle_of, panels.values()))))
     sites = {panel.site for panel in panels.values() if isinstance(panel, NeuronCategories)}
+    if site is not None:
+        given_word("site", site, get_args(UnitSite))
     of_neurons = (site or next(iter(sites), "mlp")) == "mlp"
     apply_look(
         figure,

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from clas_lens.given import given_frame
+from clas_lens.given import given_frame, given_whole
 
 from ..style.look import PAGE, QUIET, WHEN_COLOURS, apply_look, hover_text, plain, quoted
 from ..style.numbers import number, signed
@@ -64,6 +64,7 @@ def neuron_distribution(
         frame: `neuron_activations(...)`: language, example, when ("before", "after"), value.
     """
     given_frame(frame, ("language", "when", "value"), "neuron_distribution", "neuron_activations(...)")
+    layer, neuron = given_whole("layer", layer), given_whole("neuron", neuron)
     order = frame[frame["when"] == "before"].groupby("language")["value"].median().sort_values().index.tolist()
     figure = go.Figure()
     for when, side in (("before", "negative"), ("after", "positive")):

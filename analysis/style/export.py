@@ -1,6 +1,6 @@
 """Figures on disk: a self-contained HTML page and the figure's JSON, or pictures drawn by a Chromium."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 from clas_lens.artifacts import make_folder, write_text
-from clas_lens.given import given, given_path
+from clas_lens.given import given, given_path, in_a_row
 from clas_lens.vocabulary import FigureFormat
 
 SCALE = 2  # pixels of a PNG per pixel of the layout
@@ -44,8 +44,9 @@ def export_figures(
         PictureError: an unknown format, or pictures without a Chromium to draw them.
     """
     given(figures, Mapping, "export_figures needs figures by name", "such as {name: figure}")
-    if isinstance(formats, str) or not isinstance(formats, Iterable):
-        raise PictureError(f"formats must be a list such as ['html'], got {formats!r}")
+    formats = tuple(formats) if in_a_row(formats) else ()
+    if not formats:
+        raise PictureError("formats must be a list such as ['html'], with at least one")
     unknown = [name for name in formats if name not in get_args(FigureFormat)]
     if unknown:
         raise PictureError(f"unknown format {unknown[0]!r}; available: {', '.join(get_args(FigureFormat))}")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from clas_lens.given import given
+from clas_lens.given import given, given_flag, given_text
 
 CATEGORY_SYMBOLS = {
     "dead": "x",
@@ -114,6 +114,8 @@ def apply_look(
         width, height: pixels; one `COLUMN` or one `PAGE` wide.
         legend: keep room for one row of it.
     """
+    given_text("title", title)
+    given_flag("dark", dark)
     heading = _broken(title, int((width - 28) / (LETTER * TITLE_SIZE)))
     small = _broken(subtitle, int((width - 28) / (LETTER * (TEXT_SIZE - 1))))
     above = 34 + 20 * (heading.count("<br>") + 1) + 17 * (small.count("<br>") + bool(small))

@@ -50,6 +50,8 @@ def export_tables(tables: Mapping[str, Table], folder: str | Path, formats: Sequ
     written = []
     target = given_path("folder", folder)
     asked = given_each(formats, str, "formats must be a list", "give ['csv']")
+    if not asked:
+        raise ValueError("no formats given: give ['csv']")
     kinds: list[TableFormat] = [given_word("format", kind, tuple(SUFFIXES)) for kind in asked]
     for name, table in given(
         tables, Mapping, "export_tables needs tables by name", "run_tables(data) makes them"

@@ -128,7 +128,7 @@ class Adaptive(SavedIntervention):
         self, model: LensModel, prompts: Sequence[Prompt], language: str, *, batch_size: int = 16
     ) -> Float[Tensor, "prompt"]:
         """The w of each prompt, by one pass over it."""
-        ids = prompt_ids(model, prompts)
+        ids = prompt_ids(given_model(model), prompts)
         found = torch.zeros(len(ids))
         active = replace(self, alpha=self.alpha or 1.0)
         with steer(model, active, language, must_fire=False) as steering:

@@ -201,6 +201,8 @@ def magnitude_bins(magnitude: Float[Tensor, "neuron"], bins: int = 10) -> Int[Te
     given(magnitude, Tensor, "magnitude_bins needs one layer's magnitudes", "neuron_magnitude(model, stats)[layer]")
     if magnitude.ndim != 1:
         raise ValueError(f"magnitude_bins needs one layer's magnitudes, got a tensor of shape {tuple(magnitude.shape)}")
+    if magnitude.is_complex() or magnitude.is_meta or not magnitude.isfinite().all():
+        raise ValueError(f"magnitude_bins needs finite magnitudes, got {magnitude.dtype} on {magnitude.device}, or NaN")
     bins = given_whole("bins", bins, least=1)
     rank = torch.empty(len(magnitude), dtype=torch.long)
     rank[magnitude.argsort(stable=True)] = torch.arange(len(magnitude))

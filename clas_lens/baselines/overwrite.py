@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clas_lens.categories.selection import NeuronSelection
-from clas_lens.given import given, given_number, given_word
+from clas_lens.given import given, given_flag, given_number, given_word
 from clas_lens.models.hooking import hook_points
 from clas_lens.models.sites import LensModel, Site, check_layers, up_name
 from clas_lens.statistics.histogram import quantile
@@ -131,6 +131,9 @@ class Overwrite(SavedIntervention):
                 f"the statistics are of {stats.model.get('name')!r} and the selection of {selection.model.get('name')!r}, "
                 "or of other weights or another site under that name; make both from the same model"
             )
+        given_flag("as_released", as_released)
+        given_word("site", site, get_args(MlpSite))
+        given_word("statistic", statistic, get_args(Statistic))
         if as_released and (site != "gate" or statistic == "zero"):
             raise ValueError(
                 f"as_released=True takes a mean or percentile before the gate's nonlinearity and writes it after; it does not "
@@ -142,7 +145,7 @@ class Overwrite(SavedIntervention):
             language_constants(stats.select(selection.languages), selection.masks, of, statistic, percentile),
             site=site,
             alpha=alpha,
-            layers=None if layers is None else tuple(layers),
+            layers=layers,
             anchor=anchor,
             missing=missing,
             positions=positions,

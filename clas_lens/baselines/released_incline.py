@@ -14,6 +14,7 @@ from torch import Tensor
 from clas_lens.baselines.vectors import measured_on
 from clas_lens.corpus.arguments import given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
+from clas_lens.given import given_text
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations, given_representations
 from clas_lens.saved import SAVED_ONLY
@@ -167,6 +168,7 @@ def released_texts(corpus: ParallelCorpus, anchor: str = "en", *, joint: str = "
         joint: between the two; a line break for Llama, where BLOOMZ's code has the anchor's text after it and a space.
     """
     corpus = given_corpus(corpus)
+    given_text("joint", joint)
     english = corpus[anchor]
     texts = {
         code: tuple(text if row % 2 == 0 else f"{english[row]}{joint}{text}" for row, text in enumerate(corpus[code]))

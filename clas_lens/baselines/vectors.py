@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.content import example_keys, texts_behind
-from clas_lens.given import given, given_number, given_word
+from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.representations.sentences import Representations, given_representations
 from clas_lens.saved import SAVED_ONLY
@@ -53,6 +53,7 @@ class ResidualIntervention(SavedIntervention):
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", given_whole("layer", self.layer, error=SteeringError))
         super().__post_init__()
         for code in self.languages:
             check_language(code)
@@ -61,8 +62,8 @@ class ResidualIntervention(SavedIntervention):
                 f"needs different languages, at least one besides the anchor {self.anchor!r} and not the anchor itself; "
                 f"got: {', '.join(self.languages) or 'none'}"
             )
-        if len(self.languages) != self.values.shape[0]:
-            raise SteeringError(f"{len(self.languages)} languages for {self.values.shape[0]} rows of values")
+        if self.values.shape[:1] != (len(self.languages),):
+            raise SteeringError(f"{len(self.languages)} languages for values {tuple(self.values.shape)}")
         if not self.values.isfinite().all():
             raise SteeringError("values must be finite; some of the representations that they were made from are not")
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.display import bands, card, listed
-from clas_lens.given import given, given_number, given_word
+from clas_lens.given import given, given_number, given_whole, given_word
 from clas_lens.models.presets import paper_bridge_layers
 from clas_lens.models.sites import check_layers
 from clas_lens.models.units import site_of, to_heads, units_fact, units_in_words
@@ -40,10 +40,23 @@ class NeuronCategory(IntEnum):
         Raises:
             ValueError: no such category.
         """
+        scalar = (
+            isinstance(category, str) or getattr(category, "ndim", 0) == 0
+        )  # a table or a tensor has no one truth value
         for one in cls:
-            if category in (one, one.label):
+            if scalar and category in (one, one.label):
                 return one
         raise ValueError(f"no neuron category {category!r}; available: {', '.join(one.label for one in cls)}")
+
+
+def check_axes(languages: Sequence[str], **masks: Bool[Tensor, "lang layer neuron"]) -> None:
+    """Raise unless these are masks of these languages, each there once, by layer and neuron."""
+    ((name, mask),) = masks.items()
+    if mask.ndim != 3 or len(languages) != len(mask) or len(set(languages)) != len(languages):
+        raise ValueError(
+            f"{name} needs one [layer neuron] mask for each of different languages: it is {tuple(mask.shape)} "
+            f"for the {len(languages)} languages {', '.join(languages) or 'none'}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +83,7 @@ class NeuronCategories(Saved):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.languages) != self.active.shape[0]:
-            raise ValueError(f"{len(self.languages)} languages for {self.active.shape[0]} rows of activity")
+        check_axes(self.languages, active=self.active)
         if len(self.languages) < 2:
             raise ValueError(
                 f"categories compare languages: at least 2 are needed, got {', '.join(self.languages) or 'none'}"
@@ -120,7 +132,7 @@ class NeuronCategories(Saved):
         Raises:
             ValueError: the language was not among those that the categories were made from.
         """
-        if language not in self.languages:
+        if not isinstance(language, str) or language not in self.languages:
             raise ValueError(
                 f"no language-specific neurons for {language!r}: it was not in the statistics; "
                 f"available: {', '.join(self.languages)}"
@@ -182,6 +194,9 @@ class NeuronCategories(Saved):
 def categories_of(counts: Int[Tensor, "*shape"], n_languages: int) -> Int[Tensor, "*shape"]:
     """`NeuronCategory` values (int8) from the number of languages that each neuron is active in."""
     given(counts, Tensor, "categories_of needs counts of languages", "NeuronCategories has them")
+    if counts.is_floating_point() or counts.is_complex() or counts.is_meta:
+        raise ValueError(f"categories_of needs whole counts of languages, got a tensor of {counts.dtype}")
+    n_languages = given_whole("n_languages", n_languages, least=max(2, int(counts.max()) if counts.numel() else 0))
     labels = torch.full_like(counts, int(NeuronCategory.PARTIAL_SHARED), dtype=torch.int8)
     labels[counts == 0] = int(NeuronCategory.DEAD)
     labels[counts == 1] = int(NeuronCategory.LANGUAGE_SPECIFIC)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clas_lens.artifacts import tensor_fingerprint
-from clas_lens.categories.categorize import NeuronCategories, NeuronCategory
+from clas_lens.categories.categorize import NeuronCategories, NeuronCategory, check_axes
 from clas_lens.given import given, given_number
 from clas_lens.models.sites import check_layers
 from clas_lens.saved import SAVED_ONLY, Saved
@@ -45,8 +45,7 @@ class NeuronSelection(Saved):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.languages) != self.masks.shape[0]:
-            raise ValueError(f"{len(self.languages)} languages for {self.masks.shape[0]} masks")
+        check_axes(self.languages, masks=self.masks)
 
     @property
     def n_layers(self) -> int:
@@ -67,7 +66,7 @@ class NeuronSelection(Saved):
         Raises:
             ValueError: the language was not among those that the selection was made from.
         """
-        if language not in self.languages:
+        if not isinstance(language, str) or language not in self.languages:
             raise ValueError(
                 f"no neurons selected for {language!r}: it was not in the statistics; available: {', '.join(self.languages)}"
             )
@@ -128,6 +127,8 @@ def language_entropy(rate: Float[Tensor, "lang *shape"]) -> Float[Tensor, "*shap
     Rates are sorted first, so that neurons with the same rates in other languages get the same sum to the last bit.
     """
     given(rate, Tensor, "language_entropy needs rates [lang *shape]", "give stats.firing_rate, say")
+    if rate.is_complex() or rate.is_meta or rate.ndim == 0 or not bool((rate.isfinite() & (rate >= 0)).all()):
+        raise ValueError(f"language_entropy needs finite rates of at least 0 [lang *shape], got {tuple(rate.shape)}")
     normalised = rate.sort(0).values / rate.sum(0)
     return -torch.special.xlogy(normalised, normalised).sum(0)
 

@@ -1,6 +1,6 @@
 """What else the categories show: overlap between languages, moves between thresholds, and what chance alone would give."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -26,7 +26,7 @@ from clas_lens.corpus.reading import (
     tokenize_corpus,
 )
 from clas_lens.corpus.tokens import TokenBatch
-from clas_lens.given import given, given_number, given_word
+from clas_lens.given import given, given_number, given_word, in_a_row
 from clas_lens.models.sites import HookFunction, LensModel, Site, check_layers, hooked
 from clas_lens.models.units import check_units, flat, n_units
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -101,7 +101,7 @@ def category_moves(
 
 
 def _increasing(thresholds: Sequence[float | int], at_least: int) -> list[float]:
-    if isinstance(thresholds, str) or not isinstance(thresholds, Iterable):
+    if not in_a_row(thresholds):
         raise ValueError(f"thresholds must be a list of numbers, got {thresholds!r}")
     values = [given_number("a threshold", threshold) for threshold in thresholds]
     if len(values) < at_least or values != sorted(set(values)):

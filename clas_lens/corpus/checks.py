@@ -1,7 +1,9 @@
 """What is wrong with a text, an id or a list of them, in words. A fault is said, never mended."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from clas_lens.given import in_a_row
 
 
 class CorpusError(ValueError):
@@ -40,13 +42,13 @@ def id_fault(value: object) -> str | None:
     return text_fault(value)
 
 
-def listed_values(what: str, values: object) -> tuple[Any, ...]:
+def listed_values(what: str, values: Any) -> tuple[Any, ...]:
     """The values of a list, tuple or generator. A single text is refused: its letters are not meant.
 
     Raises:
-        CorpusError: a text, bytes, a mapping, or nothing that can be gone through.
+        CorpusError: what is none (see `in_a_row`).
     """
-    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+    if not in_a_row(values):
         raise CorpusError(f"{what} must be a list, got {_shown(values)}: write [{_shown(values)}] for a single one")
     return tuple(values)
 

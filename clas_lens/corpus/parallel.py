@@ -15,7 +15,7 @@ from clas_lens.corpus.content import text_hash
 from clas_lens.corpus.language_files import files_by_language, json_rows, numbered_lines
 from clas_lens.corpus.sources import Columns, load_columns
 from clas_lens.display import bars, card, listed, shortened
-from clas_lens.given import given, given_whole, whole_place
+from clas_lens.given import given, given_text, given_whole, whole_place
 from clas_lens.vocabulary import OnBad, Split, check_language, check_languages
 
 
@@ -41,7 +41,17 @@ class ParallelCorpus:
     dropped: int = 0
 
     def __post_init__(self) -> None:
-        given(self.texts, Mapping, "a corpus needs texts by language", "ParallelCorpus.from_texts", error=CorpusError)
+        for name, kind in (("texts", Mapping), ("ids", tuple | list), ("content", tuple | list)):
+            given(getattr(self, name), kind, f"a corpus needs {name}", "ParallelCorpus.from_texts", error=CorpusError)
+        if self.groups is not None:
+            given(
+                self.groups,
+                tuple | list,
+                "a corpus needs a list as groups",
+                "from_texts(groups=...)",
+                error=CorpusError,
+            )
+        given_whole("dropped", self.dropped, error=CorpusError)
         if not self.texts:
             raise CorpusError("a corpus needs at least one language, got none")
         if not isinstance(self.name, str) or not self.name:
@@ -56,6 +66,8 @@ class ParallelCorpus:
             _check_texts(self.name, language, texts, self.ids)
         seen: dict[str, int] = {}
         for line, example in enumerate(self.ids, start=1):
+            if text_fault(example):
+                raise CorpusError(f"{self.name}: the id on line {line} {text_fault(example)}")
             if example in seen:
                 raise CorpusError(
                     f"{self.name}: example id {example!r} is on line {seen[example]} and again on line {line}"
@@ -226,15 +238,18 @@ class ParallelCorpus:
         Args:
             paths: language code to file, or a folder of `<language>.jsonl` (or `.jsonl.gz`) files.
         """
+        given_text("text_field", text_field, error=CorpusError)
+        if id_field is not None:
+            given_text("id_field", id_field, error=CorpusError)
         files = paths if isinstance(paths, Mapping) else files_by_language(paths, ".jsonl")
         texts: dict[str, list[str]] = {}
         ids: dict[str, list[str]] = {}
         for code, path in files.items():
-            rows = list(json_rows(code, path, [text_field, *([id_field] if id_field else [])]))
+            rows = list(json_rows(code, path, [text_field, *([id_field] if id_field is not None else [])]))
             texts[code] = [row[text_field] for row in rows]
-            if id_field:
+            if id_field is not None:
                 ids[code] = [str(row[id_field]) for row in rows]
-        return cls.from_texts(texts, ids=agreed_ids(ids, "jsonl") if id_field else None, name="jsonl")
+        return cls.from_texts(texts, ids=None if id_field is None else agreed_ids(ids, "jsonl"), name="jsonl")
 
     @classmethod
     def bundled(

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from clas_lens.corpus.checks import CorpusError, agreed_ids, id_fault
 from clas_lens.corpus.folder import DatasetFolder, Row
-from clas_lens.given import given_path
+from clas_lens.given import given_path, given_word
 from clas_lens.models.checkpoints import reach_hub
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import OnBad, check_languages
@@ -67,8 +67,7 @@ def load_columns(
         CorpusError: no such folder, language or column, rows that differ between languages, or a row with a fault, named
             with its file and line.
     """
-    if on_bad not in ("raise", "drop"):
-        raise CorpusError(f"on_bad must be 'raise' or 'drop', got {on_bad!r}")
+    given_word("on_bad", on_bad, get_args(OnBad), error=CorpusError)
     if source.strip():
         given_path(f"{name}: the source", source, error=CorpusError)
     opened = _Local(name, source, config) if source and Path(source).is_dir() else _Hub(name, source, config)

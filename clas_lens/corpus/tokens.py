@@ -6,6 +6,7 @@ told which positions are padding; so ids and masks travel together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,7 +15,7 @@ from torch.nn import Module
 from transformers import PreTrainedTokenizerBase
 
 from clas_lens.corpus.checks import listed_values, text_fault
-from clas_lens.given import given, given_each, given_whole, named
+from clas_lens.given import given, given_each, given_whole, given_word, named
 from clas_lens.vocabulary import PaddingSide
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
@@ -180,8 +181,8 @@ def pad(
     device: torch.device | str = "cpu",
 ) -> TokenBatch:
     """Pad `ids[row] for row in rows` into one batch. Padding is filled with token 0; the masks say where it is."""
-    if side not in ("left", "right"):
-        raise ValueError(f"unknown padding side {side!r}; available: 'left', 'right'")
+    given_word("padding side", side, get_args(PaddingSide))
+    n_prefix = given_whole("n_prefix", n_prefix)
     wanted, how = "pad needs lists of token ids", "TokenizedTexts.ids, say"
     given(ids, Sequence, wanted, how)
     rows = [given_whole("a row", row, most=len(ids) - 1) for row in listed_values("rows", rows)]

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from clas_lens.given import given, given_frame, given_number
+from clas_lens.given import given, given_flag, given_frame, given_number, given_text
 from clas_lens.significance.pairs import labels_of
 
 
@@ -68,6 +68,7 @@ def with_label_bias(
     """
     columns = _checked(rows)
     given(bias, LabelBias, "with_label_bias needs a LabelBias", "fit_label_bias(rows) makes one")
+    given_text("name", name)
     missing = sorted(set(rows["language"]) - set(bias.biases))
     if missing:
         raise ValueError(f"no bias for {', '.join(missing)}; fitted: {', '.join(bias.biases)}")
@@ -76,7 +77,7 @@ def with_label_bias(
             f"the bias was fitted on other labels than {', '.join(columns)}: fit it on rows of the same task"
         )
     overlap = rows["group"].isin(bias.groups)
-    if overlap.any() and not allow_overlap:
+    if overlap.any() and not given_flag("allow_overlap", allow_overlap):
         raise ValueError(
             f"{int(overlap.sum())} of {len(rows)} rows are of premises that the bias was fitted on: fit on the validation "
             "split and report on the test split, or say allow_overlap=True"

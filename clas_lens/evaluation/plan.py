@@ -2,14 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clas_lens.artifacts import content_key
 from clas_lens.corpus.arguments import given_model
 from clas_lens.evaluation.leakage import check_overlap, overlapping
-from clas_lens.given import given_whole
+from clas_lens.given import given_flag, given_whole, in_a_row
 from clas_lens.models.hooking import hook_points
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel, check_mlp_hooks
@@ -126,6 +126,7 @@ def plan_evaluation(
     check_task(task)
     for name, value in (("batch_size", batch_size), ("chunk_size", chunk_size)):
         given_whole(name, value, least=1)
+    given_flag("allow_overlap", allow_overlap, error=EvaluationError)
     chosen = check_task_languages(task, languages)
     for name, intervention in interventions.items():
         check_named(name, intervention)
@@ -183,10 +184,10 @@ def check_task_languages(task: Task, languages: Sequence[str] | None) -> tuple[s
     """
     if isinstance(languages, str):
         raise EvaluationError(f"languages must be a list, got the string {languages!r}: give [{languages!r}]")
-    if languages is not None and not isinstance(languages, Iterable):
+    if languages is not None and not in_a_row(languages):
         raise EvaluationError(f"languages must be a list, got {languages!r}")
     chosen = tuple(task.languages if languages is None else languages)
-    missing = [code for code in chosen if code not in task.languages]
+    missing = [code for code in chosen if not isinstance(code, str) or code not in task.languages]
     if missing or not chosen:
         asked = f"no language {missing[0]!r}" if missing else "no languages given"
         raise EvaluationError(f"{task.name}: {asked}; available: {', '.join(task.languages)}")

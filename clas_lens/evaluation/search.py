@@ -1,6 +1,6 @@
 """Grids over the strength of an intervention, on examples that are then not reported on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ import pandas as pd
 from clas_lens.artifacts import load_table, save_table
 from clas_lens.evaluation.plan import EvaluationError, check_task
 from clas_lens.evaluation.rows import run_evaluation
-from clas_lens.given import given_number, given_path
+from clas_lens.given import given_each, given_number, given_path, in_a_row, named
 from clas_lens.models.sites import LensModel
 from clas_lens.steering.intervention import STRENGTHS, Intervention, given_intervention
 from clas_lens.tasks.base import Task
@@ -141,6 +141,7 @@ def alpha_settings(task: Task, alphas: Sequence[float] | None = None) -> list[Se
 def sweep_settings(intervention: Intervention, alphas: Sequence[Setting]) -> Sequence[Setting]:
     """These settings at each of the intervention's layers, if it is one that can be put at several (`UnitDiffMean`)."""
     given_intervention(intervention)
+    alphas = given_settings(alphas)
     if not (hasattr(intervention, "layer") and hasattr(intervention, "layers")):
         return alphas
     return [{"layer": float(layer), **one} for layer in cast(Any, intervention).layers for one in alphas]
@@ -152,8 +153,22 @@ def beta_gamma_settings(betas: Sequence[float] = PAPER_BETAS, gammas: Sequence[f
     return [{"beta": beta, "gamma": gamma} for beta, gamma in pairs]
 
 
+def given_settings(settings: Any) -> list[Setting]:
+    """Settings such as `{"alpha": 1.0}`, each a mapping of strengths to numbers.
+
+    Raises:
+        EvaluationError: anything else.
+    """
+    what, how = "settings must be a list of mappings of strengths", 'give [{"alpha": 1.0}], say'
+    listed: list[Setting] = given_each(settings, Mapping, what, how, error=EvaluationError)
+    return [
+        {key: given_number(f"settings: {key}", value, error=EvaluationError) for key, value in one.items()}
+        for one in listed
+    ]
+
+
 def _numbers(name: str, values: Any) -> list[float]:
-    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+    if not in_a_row(values):
         raise EvaluationError(f"{name} must be a list of numbers, got {values!r}")
     return [given_number(f"each of {name}", value, error=EvaluationError) for value in values]
 
@@ -193,6 +208,10 @@ def search_grids(
     """
     if not isinstance(grids, Mapping) or not grids:
         raise EvaluationError("no grids given: name an intervention and the settings to score it at")
+    for pair in grids.values():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise EvaluationError(f"a grid is an intervention and the settings to score it at, got {named(pair)}")
+    grids = {name: (intervention, given_settings(settings)) for name, (intervention, settings) in grids.items()}
     runs = {name: _named_settings(name, intervention, settings) for name, (intervention, settings) in grids.items()}
     run = run_evaluation(model, task, {name: one for grid in runs.values() for name, one in grid.items()}, **options)
     scores = (

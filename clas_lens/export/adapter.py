@@ -17,6 +17,7 @@ from clas_lens.export.output import new_folder
 from clas_lens.export.parity import Parity, Reference, plain_logits, plain_model
 from clas_lens.export.sources import Found, Source, opened
 from clas_lens.export.weights import ATTENTION_OUT, OTHER_TOWERS, PART_OF_LAYER, PLAIN_DOWN
+from clas_lens.given import given
 from clas_lens.steering.intervention import Intervention
 from clas_lens.vocabulary import UnitSite
 
@@ -50,7 +51,8 @@ def adapter(
     scales = {code: factors(intervention, code) for code in languages}
     peft = import_peft()
     with opened(source, intervention) as found, new_folder(out) as folder:
-        references = [Reference.measure(found.folder, intervention, code, (texts or {}).get(code)) for code in scales]
+        probes = {} if texts is None else given(texts, Mapping, "texts must map languages to texts", '{"de": [...]}')
+        references = [Reference.measure(found.folder, intervention, code, probes.get(code)) for code in scales]
         base = plain_model(found.folder)
         for reference in references:
             code = reference.language

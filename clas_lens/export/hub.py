@@ -9,7 +9,7 @@ from clas_lens.baselines.load import load_intervention
 from clas_lens.export.cards import write_card
 from clas_lens.export.factors import ExportError
 from clas_lens.export.sources import described_model
-from clas_lens.given import given_path
+from clas_lens.given import given_flag, given_path
 from clas_lens.steering.intervention import Intervention, given_intervention
 
 
@@ -33,6 +33,7 @@ def push_to_hub(
     """
     if not isinstance(repo_id, str) or repo_id.count("/") != 1:
         raise ExportError(f"repo_id must be 'user/repo', got {repo_id!r}")
+    given_flag("private", private, error=ExportError)
     if api is None:
         from huggingface_hub import HfApi
 

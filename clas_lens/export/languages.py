@@ -31,6 +31,8 @@ def detect_languages(texts: Sequence[str], *, among: Sequence[str], anchor: str 
     texts = given_each(texts, str, "texts must be a list of texts", "give [text] for one")
     among = given_each(among, str, "among must be a list of language codes", 'give ["en", "de"], say')
     sure = given_number("sure", sure, least=0, most=1)
+    if not among:
+        raise ValueError("among must name the languages to tell apart, got none")
     by_name = {_name(code): code for code in among}
     if len(by_name) < len(set(among)):
         raise ExportError(f"cannot tell some of {', '.join(among)} apart: scripts and regions of one language")

@@ -13,6 +13,7 @@ from torch import Tensor
 from clas_lens.artifacts import write_text
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.export.factors import ExportError
+from clas_lens.given import given_each
 from clas_lens.models.load import load_model
 from clas_lens.models.loading import quiet_transformers
 from clas_lens.representations.effects import kl_divergence
@@ -192,6 +193,7 @@ def probe_tokens(tokenizer: Any, language: str, texts: Sequence[str] | None) -> 
         bundled = ParallelCorpus.bundled()
         chosen = bundled[language if language in bundled.languages else "en"]
         texts = chosen[:: max(1, len(chosen) // PROBES)][:PROBES]
+    texts = given_each(texts, str, "texts must be a list of texts", "give [text] for one", error=ExportError)
     ids = [tokenizer(text)["input_ids"][:PROBE_TOKENS] for text in texts]
     probes = [torch.tensor(row) for row in ids if row]
     if not probes:

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from clas_lens.given import given
+from clas_lens.given import given, given_path
 from clas_lens.models.backends import official_hub_id
 from clas_lens.models.gguf import embedded_folder, gguf_folder
 from clas_lens.models.loading import ModelLoadError
@@ -42,7 +42,7 @@ def find_checkpoint(name: str) -> Checkpoint:
             model, gated model without access, no network.
     """
     given(name, str, "a model's name is needed", "a preset, a Hub id, a folder or a .gguf file", error=ModelLoadError)
-    path = Path(name).expanduser()
+    path = given_path("a model's name", name, error=ModelLoadError).expanduser()
     if name == EMBEDDED_MODEL:
         return Checkpoint(embedded_folder(), PRESETS[name].hub_id)
     if name in PRESETS:

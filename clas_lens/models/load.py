@@ -14,7 +14,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from clas_lens.given import given
+from clas_lens.given import given, given_flag
 from clas_lens.models.backends import HookedTransformer, LensModel, check_backend
 from clas_lens.models.checkpoints import find_checkpoint
 from clas_lens.models.loading import ModelLoadError, quiet_transformers
@@ -73,6 +73,7 @@ def load_model(
         raise ModelLoadError(
             "device_map, max_memory and n_devices place a model as it is loaded: give its name or folder"
         )
+    given_flag("check", check, error=ModelLoadError)
     backend = "bridge" if spread else _backend_of(name, backend)
     wanted_dtype, wanted_device = parse_dtype(dtype), parse_device(device)
     if isinstance(name, HookedTransformer | TransformerBridge):

@@ -214,7 +214,7 @@ def counts_columns(model: LensModel) -> bool:
 
 def check_layers(layers: Any, n_layers: int, *, error: type[ValueError] = ValueError) -> tuple[int, ...]:
     """These layers in order, or `error` if they are not different whole numbers in range, at least one."""
-    listed = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping)
+    listed = isinstance(layers, Iterable) and not isinstance(layers, str | bytes | Mapping)
     asked = layers
     try:
         asked = list(layers) if listed else layers

@@ -12,8 +12,9 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from clas_lens.given import given, given_frame
+from clas_lens.given import given, given_flag, given_frame
 from clas_lens.representations.sentences import Representations
+from clas_lens.vocabulary import check_language
 
 MIN_LANGUAGES = 4  # a line through fewer points, and through one fewer still, says nothing
 
@@ -48,6 +49,8 @@ def cosine_frame(
         AlignmentError: representations of different models, languages, layers or examples; or no such anchor.
     """
     _check_both(before, after)
+    given_flag("centred", centred, error=AlignmentError)
+    given_flag("centroid", centroid, error=AlignmentError)
     rows = []
     for layer in before.layers:
         values, steered = layer_pair(before, after, layer, anchor)
@@ -83,9 +86,9 @@ def layer_pair(
             raise AlignmentError(
                 f"different {what} before and after: {_short(getattr(before, what))} and {_short(getattr(after, what))}"
             )
-    if anchor not in before.languages:
+    if not isinstance(anchor, str) or anchor not in before.languages:
         raise AlignmentError(f"no anchor {anchor!r} to compare with; available: {', '.join(before.languages)}")
-    if layer not in before.layers:
+    if getattr(layer, "ndim", 0) or isinstance(layer, bool) or layer not in before.layers:
         raise AlignmentError(f"no representations of layer {layer}; available: {', '.join(map(str, before.layers))}")
     place, row = before.layers.index(layer), before.languages.index(anchor)
     first, second = before.values[:, :, place].double(), after.values[:, :, place].double().clone()
@@ -217,6 +220,7 @@ def fit_gain(frame: pd.DataFrame, column: str, *, anchor: str = "en") -> GainFit
         AlignmentError: fewer than four languages, one twice, a number that is not finite, or an axis without spread.
     """
     given(column, str, "fit_gain needs a column's name", "one of the frame's")
+    check_language(anchor)
     given_frame(frame, ("language", "gain", column), "fit_gain", "gains joined with a measure")
     rows = frame[frame["language"] != anchor]
     languages = [str(code) for code in rows["language"]]

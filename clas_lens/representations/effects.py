@@ -101,7 +101,8 @@ def measure_effects(
     runner = runner_of(cluster)
     check_bare(model, "measure_effects", kept=out is not None or representations is not None)
     chosen = check_layers(_steered_layers(intervention) if layers is None else layers, model.cfg.n_layers)
-    read = check_layers(sorted({*chosen, *more_layers}), model.cfg.n_layers)
+    none_more = isinstance(more_layers, tuple | list) and not more_layers
+    read = tuple(sorted({*chosen, *(() if none_more else check_layers(more_layers, model.cfg.n_layers))}))
     texts = tokenize_corpus(model, corpus, max_tokens)
     inputs = (VERSION, intervention.fingerprint(), describe_model(model), chosen, corpus.ids, texts[home].ids)
     keys = {code: content_key(*inputs, code, held.ids) for code, held in texts.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from clas_lens.given import given_number, given_whole
+from clas_lens.given import given_number, given_whole, given_word
 from clas_lens.representations.alignment import AlignmentError, layer_pair, linear_cka, retrieval
 from clas_lens.representations.sentences import Representations
 from clas_lens.vocabulary import MapInit
@@ -72,7 +73,8 @@ def tsne_frame(
         AlignmentError: representations that do not belong together; or a perplexity too large for so few sentences.
     """
     seed, pca = given_whole("seed", seed, most=2**32 - 1), given_whole("pca", pca, least=2)
-    given_number("perplexity", perplexity, error=AlignmentError)
+    perplexity = given_number("perplexity", perplexity, error=AlignmentError)
+    given_word("init", init, get_args(MapInit), error=AlignmentError)
     first, second = layer_pair(before, after, layer, anchor)
     moved = [code for code in before.languages if code != anchor]
     rows = [before.languages.index(code) for code in moved]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from clas_lens.artifacts import (
     remembered,
     tensor_fingerprint,
 )
-from clas_lens.given import given, given_path
+from clas_lens.given import given, given_path, given_word
 from clas_lens.saved import check_fields
 from clas_lens.statistics.files import check_language_of, language_path, read_together
 from clas_lens.vocabulary import Pool, ReadSite, check_languages
@@ -59,6 +59,8 @@ class Representations:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        given_word("pool", self.pool, get_args(Pool))
+        given_word("site", self.site, get_args(ReadSite))
         named = (len(self.languages), len(self.example_ids), len(self.layers))
         if named != tuple(self.values.shape[:3]):
             raise ValueError(f"{named} names of languages, examples and layers for values {tuple(self.values.shape)}")
@@ -69,7 +71,7 @@ class Representations:
         Raises:
             ValueError: not among the languages.
         """
-        if language not in self.languages:
+        if not isinstance(language, str) or language not in self.languages:
             raise ValueError(f"no representations in {language!r}; available: {', '.join(self.languages)}")
         return self.values[self.languages.index(language)]
 
@@ -79,7 +81,7 @@ class Representations:
         Raises:
             ValueError: not among the languages or layers.
         """
-        if layer not in self.layers:
+        if getattr(layer, "ndim", 0) or isinstance(layer, bool) or layer not in self.layers:
             raise ValueError(f"no representations of layer {layer}; available: {', '.join(map(str, self.layers))}")
         return self.of(language)[:, self.layers.index(layer)]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clas_lens.corpus.arguments import check_bare, given_model
 from clas_lens.corpus.tokens import length_batches, require_tokenizer
-from clas_lens.given import given_number, given_whole, named
+from clas_lens.given import given_number, given_whole, in_a_row, named
 from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import LensModel
 from clas_lens.representations.effects import kl_divergence
@@ -49,8 +49,7 @@ def sweep(
     given_intervention(intervention)
     if not hasattr(intervention, "alpha"):
         raise SteeringError(f"{type(intervention).__name__} has no alpha to sweep")
-    listed = isinstance(alphas, Iterable) and not isinstance(alphas, str)
-    strengths = [given_number("an alpha", value) for value in (alphas if listed else ())]
+    strengths = [given_number("an alpha", value) for value in (alphas if in_a_row(alphas) else ())]
     if not strengths or len(set(strengths)) < len(strengths):
         raise ValueError(f"alphas must be different numbers, at least one; got {alphas!r}")
     check_bare(given_model(model), "sweep", kept=False)
@@ -66,7 +65,7 @@ class _Runs:
     ) -> None:
         self._model, self._new = model, new
         self._ids = prompt_ids(model, prompts, new_tokens=new)
-        if not isinstance(language, Iterable):
+        if not isinstance(language, str) and not in_a_row(language):
             raise SteeringError(f"language must be a code or a list of codes, one a prompt; got {named(language)}")
         self._languages = [language] * len(self._ids) if isinstance(language, str) else list(language)
         if len(self._languages) != len(self._ids):

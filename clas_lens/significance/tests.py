@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from clas_lens.given import given_number, given_whole
+from clas_lens.given import given_number, given_whole, in_a_row
 
 # Signs of up to 14 differences (XNLI's languages without English) are all enumerated; of more, this many are drawn.
 N_FLIPS = 2**14
@@ -160,7 +160,7 @@ def control_p(observed: float, controls: Sequence[float]) -> float:
     Each control needs the same search for its strength as the method had.
     """
     given_number("the observed gain", observed)
-    if isinstance(controls, str) or not isinstance(controls, Sized) or not len(controls):
+    if not in_a_row(controls) or not isinstance(controls, Sized) or not len(controls):
         raise ValueError(
             f"no control gains to compare with: run at least one control (99 allow p = 0.01); got {controls!r}"
         )

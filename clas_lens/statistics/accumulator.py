@@ -140,8 +140,8 @@ class NeuronAccumulator:
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""
-        self.n_samples += samples
-        self.n_tokens += tokens
+        self.n_samples += given_whole("samples", samples)
+        self.n_tokens += given_whole("tokens", tokens)
 
     def check_finite(self, language: str) -> None:
         """Raise if any layer has seen a NaN or infinite activation."""

@@ -41,10 +41,17 @@ def count_bins(values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron bin
     return own.flatten().bincount(minlength=n_neurons * N_BINS).view(n_neurons, N_BINS).int()
 
 
+def _check_counts(counts: Tensor) -> None:
+    n_bins = len(bin_edges()) + 1
+    if counts.is_floating_point() or counts.is_complex() or counts.is_meta or counts.shape[-1:] != (n_bins,):
+        raise ValueError(f"counts must be whole numbers [*shape {n_bins}], got {counts.dtype} {tuple(counts.shape)}")
+
+
 def quantile(counts: Int[Tensor, "*shape bin"], q: float) -> Float[Tensor, "*shape"]:
     """The value that a share `q` (0 to 1) of the counted values do not exceed; straight lines inside a bin."""
     given(counts, Tensor, "quantile needs counts [*shape bin]", "NeuronStatistics has histograms")
     given_number("q", q, least=0, most=1)
+    _check_counts(counts)
     running = counts.cumsum(-1)
     rank = (q * running[..., -1:].double()).clamp(min=1)
     place = (running < rank).sum(-1, keepdim=True)
@@ -58,6 +65,7 @@ def share_above(counts: Int[Tensor, "*shape bin"], threshold: Float[Tensor, "*#s
     """The share (0 to 1, float64) of the counted values above a threshold; straight lines inside a bin."""
     for one in (counts, threshold):
         given(one, Tensor, "share_above needs counts [*shape bin] and thresholds", "NeuronStatistics has histograms")
+    _check_counts(counts)
     threshold = threshold.double().expand(counts.shape[:-1])[..., None].contiguous()
     place = torch.bucketize(threshold.float(), bin_edges().to(counts.device))
     running = counts.cumsum(-1)

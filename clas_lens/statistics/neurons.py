@@ -280,14 +280,14 @@ class NeuronStatistics:
 
     def select(self, languages: Sequence[str]) -> "NeuronStatistics":
         """Only these languages, in this order."""
-        check_languages(languages, "statistics")
+        languages = check_languages(languages, "statistics")
         missing = [code for code in languages if code not in self.languages]
         if missing:
             raise ValueError(f"no statistics for {missing[0]!r}; available: {', '.join(self.languages)}")
         rows = torch.tensor([self.languages.index(code) for code in languages])
         return replace(
             self,
-            languages=tuple(languages),
+            languages=languages,
             sums=self.sums.each(lambda values: values[rows]),
             n_samples=self.n_samples[rows],
             n_tokens=self.n_tokens[rows],

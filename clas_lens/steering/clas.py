@@ -42,6 +42,11 @@ def clas_scale(
     """
     for mask in (partial, specific):
         given(mask, Tensor, "clas_scale needs masks", "cats.mask('partial-shared'), say", error=SteeringError)
+        if mask.dtype != torch.bool or mask.shape != partial.shape:
+            raise SteeringError(
+                f"clas_scale needs two boolean masks of one shape, got {mask.dtype} {tuple(mask.shape)} and "
+                f"{partial.dtype} {tuple(partial.shape)}"
+            )
     alpha, beta, gamma = strength("alpha", alpha), strength("beta", beta), strength("gamma", gamma)
     return 1.0 + alpha * (beta * partial.double() - gamma * specific.double())
 
@@ -93,7 +98,12 @@ class Rescaling(SavedIntervention, ABC):
         """Why no neuron in the layers is under a mask."""
 
     def masks(self, language: str) -> Masks:
-        """Neurons that are boosted, and those that are cut, in inputs in `language`."""
+        """Neurons that are boosted, and those that are cut, in inputs in `language`.
+
+        Raises:
+            ValueError: not a language code.
+        """
+        check_language(language)
         return self.every_mask
 
     def scale(self, language: str) -> dict[int, Float[Tensor, "neuron"]]:
@@ -190,8 +200,9 @@ class Clas(Rescaling):
         Warns of a language that was not measured, which the other languages' masks steer.
 
         Raises:
-            ValueError: `specific="current"` and a language that was not in the statistics.
+            ValueError: not a language code; or `specific="current"` and a language that was not in the statistics.
         """
+        check_language(language)
         partial, specific = self.every_mask
         if language not in self.categories.languages and self.specific != "current":
             warnings.warn(

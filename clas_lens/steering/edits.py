@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clas_lens.given import given, given_whole, given_word, in_a_row
 from clas_lens.models.sites import Site
 from clas_lens.steering.intervention import Edit
 from clas_lens.vocabulary import UnitSite
@@ -21,13 +22,24 @@ class LanguageTable:
     """
 
     def __init__(self, table: Float[Tensor, "lang width"], places: Sequence[int]) -> None:
-        self._table = table
-        self._places = tuple(places)
+        self._table = given(table, Tensor, "LanguageTable needs a tensor", "LanguageTable.of makes one")
+        self._places = tuple(given_whole("a place", place, most=len(table) - 1) for place in places)
         self._held: tuple[Any, Tensor] | None = None  # the last lines used; batches in a row tend to want the same
 
     @classmethod
     def of(cls, vectors: Mapping[str, Float[Tensor, "width"]], languages: Sequence[str]) -> "LanguageTable":
-        """A table for rows in these languages, from one vector a language."""
+        """A table for rows in these languages, from one vector a language.
+
+        Raises:
+            ValueError: no languages, or one without a vector.
+        """
+        given(vectors, Mapping, "LanguageTable.of needs vectors by language", '{"de": vector}, say')
+        languages = tuple(languages) if in_a_row(languages) else ()
+        if not languages:
+            raise ValueError("LanguageTable.of needs languages, one a batch row")
+        for code in languages:
+            given_word("language", code, tuple(vectors))
+            given(vectors[code], Tensor, f"LanguageTable.of: {code!r} needs a vector", "torch.tensor(...) makes one")
         distinct = list(dict.fromkeys(languages))
         return cls(torch.stack([vectors[code] for code in distinct]), [distinct.index(code) for code in languages])
 
@@ -52,7 +64,7 @@ class Rescale:
     """Multiply each row's activations by its scale, in float32 or better, and hand back the activation's own dtype."""
 
     def __init__(self, scales: LanguageTable) -> None:
-        self._scales = scales
+        self._scales = given(scales, LanguageTable, "Rescale needs a LanguageTable", "LanguageTable.of makes one")
         self._identity = scales.always(1.0)
 
     def __call__(self, activation: Float[Tensor, "batch pos width"], rows: Sequence[int]) -> Tensor:

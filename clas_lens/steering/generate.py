@@ -1,6 +1,6 @@
 """Greedy generation that is batched, exact and steerable: our own masks, a KV cache, no logits that nobody reads."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clas_lens.corpus.arguments import given_model
+from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.corpus.tokens import length_batches, pad, require_tokenizer, starts_longer_than, tokenize
-from clas_lens.given import given_whole
+from clas_lens.given import given_flag, given_whole, in_a_row
 from clas_lens.models.decoding import Decoder, make_decoder
 from clas_lens.models.numbers import check_logits
 from clas_lens.models.room import in_parts_that_fit
@@ -78,6 +79,7 @@ def generate_tokens(
     given_model(model)
     given_whole("max_new_tokens", max_new_tokens, least=1)
     given_whole("batch_size", batch_size, least=1)
+    given_flag("stop_at_newline", stop_at_newline)
     ids = prompt_ids(model, prompts, new_tokens=max_new_tokens)
     for steering in steerings_on(model):
         steering.check_rows(len(ids))
@@ -193,13 +195,17 @@ def prompt_ids(model: LensModel, prompts: Sequence[Prompt], *, new_tokens: int =
     return given
 
 
+def _is_id(token: object) -> bool:
+    return hasattr(token, "__index__") and not isinstance(token, bool)
+
+
 def checked_prompts(prompts: Any) -> list[Any]:
     """Prompts as a list of texts or a list of tuples of token ids.
 
     Raises:
         ValueError: a single prompt, no prompts, an empty prompt, texts and ids mixed, or what is neither.
     """
-    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+    if isinstance(prompts, ParallelCorpus) or not in_a_row(prompts):
         raise ValueError(
             f"prompts must be a list of texts or of lists of token ids, got {prompts!r}: give [prompt] for one"
         )
@@ -213,7 +219,7 @@ def checked_prompts(prompts: Any) -> list[Any]:
     rows = []
     for place, prompt in enumerate(given):
         tokens = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-        if not isinstance(tokens, list | tuple) or not all(hasattr(token, "__index__") for token in tokens):
+        if not isinstance(tokens, list | tuple) or not all(_is_id(token) for token in tokens):
             raise ValueError(f"prompt {place} is neither a text nor a list of token ids but {prompt!r}")
         if not tokens:
             raise ValueError(f"prompt {place} is empty")

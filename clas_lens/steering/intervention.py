@@ -1,7 +1,7 @@
 """What an intervention is, and the checks that all of them share."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clas_lens.corpus.arguments import given_model
-from clas_lens.given import given_path, given_word, named
+from clas_lens.given import given_each, given_path, given_word, named
 from clas_lens.models.identity import attention_fingerprint, neuron_fingerprint, parameter_fingerprint
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.models.units import check_units, n_units, site_of
@@ -124,9 +124,9 @@ class SavedIntervention(Saved):
                 object.__setattr__(self, name, strength(name, getattr(self, name)))
         check_language(getattr(self, "anchor", "en"))
         given_word("positions", getattr(self, "positions", "all"), get_args(Positions), error=SteeringError)
-        if isinstance(self.tuned_on, str) or not isinstance(self.tuned_on, Iterable):
-            raise SteeringError(f"tuned_on must be keys of examples, got {self.tuned_on!r}")
-        object.__setattr__(self, "tuned_on", frozenset(self.tuned_on))
+        wanted = "tuned_on needs keys of examples", "SearchResult.intervention has them"
+        keys = list(self.tuned_on) if isinstance(self.tuned_on, frozenset | set) else self.tuned_on
+        object.__setattr__(self, "tuned_on", frozenset(given_each(keys, str, *wanted, error=SteeringError)))
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write one self-contained file into `folder`."""

@@ -65,7 +65,7 @@ def rule(
 
     def made(function: RuleFunction) -> "Rule":
         start = alpha_default(function)
-        return Rule(function, layers, site, start, anchor, positions, version, dict(source or {}))
+        return Rule(function, layers, site, start, anchor, positions, version, {} if source is None else source)
 
     return made
 

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, cat
 
 from clas_lens.corpus.arguments import given_model
+from clas_lens.given import given_flag, in_a_row, named
 from clas_lens.models.decoding import continues_cache
 from clas_lens.models.hooking import HeldExit, HookBlock, HookFunction, WithHold, hooked
 from clas_lens.models.sites import LensModel, Site, check_mlp_hooks
@@ -29,9 +30,14 @@ class Steering:
     def __init__(
         self, model: LensModel, intervention: Intervention, languages: Sequence[str], *, per_row: bool
     ) -> None:
+        given_intervention(intervention)
+        if not in_a_row(languages):
+            raise SteeringError(f"a list of languages is needed, got {named(languages)}")
         self.languages = tuple(languages)
+        if not self.languages:
+            raise SteeringError("no languages given")
         self._positions = intervention.positions
-        self._edits = dict(intervention.edits(model, self.languages))
+        self._edits = dict(intervention.edits(given_model(model), self.languages))
         self._names = {site: site.hook_name(model) for site in self._edits}
         self._per_row = per_row
         self._rows: tuple[int, ...] = tuple(range(len(self.languages)))
@@ -232,12 +238,10 @@ def _steered(
     intervention.check(model)
     _check_padding(model, intervention)
     per_row = not isinstance(language, str)
-    if per_row and (isinstance(language, Mapping) or not isinstance(language, Iterable)):
+    given_flag("must_fire", must_fire, error=SteeringError)
+    if per_row and not in_a_row(language):
         raise SteeringError(f"a language or a list of languages is needed, one a batch row; got {language!r}")
-    languages = [language] if isinstance(language, str) else list(language)
-    if not languages:
-        raise SteeringError("no languages given")
-    steering = Steering(model, intervention, languages, per_row=per_row)
+    steering = Steering(model, intervention, [language] if isinstance(language, str) else language, per_row=per_row)
     active = _on_model.setdefault(model, [])
     with hooked(model, steering.hooks(), hold) as block:
         active[:] = [entry for entry in active if entry[1].is_open]  # an interrupted block may have left its own

@@ -11,6 +11,7 @@ import pandas as pd
 from clas_lens.artifacts import ArtifactError, content_key, named_layers, save_table
 from clas_lens.categories.categorize import NeuronCategories, categorize, select_bridge_layers
 from clas_lens.cluster.work import Runner, runner_of
+from clas_lens.corpus.arguments import given_corpus, given_model
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.evaluation.plan import Interventions
 from clas_lens.evaluation.search import SearchResult
@@ -72,7 +73,10 @@ class Run:
         self.say, self.progress, self.cluster = say, progress, cluster
         runner_of(cluster)
         self._kept: frozenset[str] = frozenset()
-        held = {"model": model, "corpus": corpus}
+        held = {
+            "model": None if model is None else given_model(model),
+            "corpus": None if corpus is None else given_corpus(corpus),
+        }
         vars(self).update({name: value for name, value in held.items() if value is not None})
 
     @classmethod

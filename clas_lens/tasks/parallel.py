@@ -8,11 +8,11 @@ from typing import Any, ClassVar, get_args
 from clas_lens.corpus.bundled import BUNDLED_TEXT_FIELDS, bundled_items
 from clas_lens.corpus.content import CONTENT_PREFIX, text_hash
 from clas_lens.corpus.tokens import require_tokenizer
-from clas_lens.given import given, given_whole, given_word, named
+from clas_lens.given import given, given_flag, given_whole, given_word, named
 from clas_lens.models.sites import LensModel
 from clas_lens.tasks.base import Example, TaskError, prompt_style
 from clas_lens.tasks.chat import frame_settings
-from clas_lens.vocabulary import Instruction, PromptStyle, check_languages
+from clas_lens.vocabulary import Instruction, OnBad, PromptStyle, check_languages
 
 
 class ParallelTask:
@@ -63,7 +63,7 @@ class ParallelTask:
         if limit is not None:
             if isinstance(limit, bool) or not isinstance(limit, Integral) or not 1 <= int(limit) <= len(kept):
                 raise TaskError(f"{self.name}: asked for {limit} examples of {len(kept)}")
-            kept = sorted(random.Random(seed).sample(kept, int(limit)))
+            kept = sorted(random.Random(int(seed)).sample(kept, int(limit)))
         if not kept:
             raise TaskError(f"{self.name}: none of the {len(rows)} examples is of the part that was asked for")
         object.__setattr__(self, "dataset", "bundled" if getattr(self, "source", "") == "bundled" else self.name)
@@ -85,8 +85,12 @@ class ParallelTask:
             given_whole(f"{self.name}: {name}", getattr(self, name, 0))
         if (most := getattr(self, "max_tokens", None)) is not None:
             given_whole(f"{self.name}: max_tokens", most, least=1)
-        given_word("style", getattr(self, "style", None) or "plain", get_args(PromptStyle), error=TaskError)
+        if (style := getattr(self, "style", None)) is not None:
+            given_word("style", style, get_args(PromptStyle), error=TaskError)
         given_word("instruction", getattr(self, "instruction", "native"), get_args(Instruction), error=TaskError)
+        given_word("on_bad", getattr(self, "on_bad", "raise"), get_args(OnBad), error=TaskError)
+        for name in ("label_mass", "stop_at_newline"):
+            given_flag(f"{self.name}: {name}", getattr(self, name, False), error=TaskError)
         kwargs = getattr(self, "chat_template_kwargs", None)
         if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
             raise TaskError(

@@ -76,6 +76,7 @@ def xnli_prompt(language: str, *, premise: str, hypothesis: str, instruction: In
 def xquad_prompt(language: str, *, context: str, question: str, instruction: Instruction = "native") -> PromptParts:
     """Ask for a short answer copied from the context; ends in the answer cue. Options as in `xnli_prompt`."""
     words = _asked_in(language, instruction)
+    given(context, str, "a context is a text", "give the passage that the question is about")
     question_line = _filled(words.xquad.question, "question", question)
     return PromptParts(f"{words.xquad.instruction}\n\n", context, f"\n\n{question_line}\n{words.answer}")
 

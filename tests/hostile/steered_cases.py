@@ -70,7 +70,8 @@ STEERING = [
         for x in (np.float32(-2), np.float64(-2), torch.tensor(-2.0), np.int64(-2), -2, np.array(-2.0))
     ],
     *refused("Clas: anchor", "anchor", lambda w, x: _clas(w, anchor=x), ["fr"]),
-    *refused("Clas: anchor", "language", lambda w, x: _clas(w, anchor=x), ["", None, 5, "EN", ["en"]]),
+    *refused("Clas: anchor", "language", lambda w, x: _clas(w, anchor=x), ["", "EN"]),
+    *refused("Clas: anchor", "needs a text as anchor", lambda w, x: _clas(w, anchor=x), [None, 5, ["en"]]),
     *refused("Clas: positions", "available: all", lambda w, x: _clas(w, positions=x), ["x", None, ["all"]]),
     *refused("Clas: specific", "available: union", lambda w, x: _clas(w, specific=x), ["x", None, ["union"]]),
     *misused(

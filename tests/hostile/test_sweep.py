@@ -3,10 +3,10 @@
 from collections import Counter
 
 import pytest
-from hostile import door_cases, drawn_cases, inner_cases, measured_cases, scored_cases, steered_cases
+from hostile import door_cases, drawn_cases, inner_cases, kind_cases, measured_cases, scored_cases, steered_cases
 from hostile.case import judge
 
-PARTS = (measured_cases, steered_cases, scored_cases, drawn_cases, inner_cases, door_cases)
+PARTS = (measured_cases, steered_cases, scored_cases, drawn_cases, inner_cases, door_cases, kind_cases)
 CASES = [case for part in PARTS for case in part.CASES]
 TALLY: Counter[str] = Counter()
 
