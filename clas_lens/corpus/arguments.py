@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch.nn import Module
 from transformers import PreTrainedModel
 
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.given import given_whole, named
 from clas_lens.models.hooking import function_of, hook_points
-from clas_lens.models.sites import LensModel
+from clas_lens.models.sites import LensModel, device_of
 
 # Hook functions from here change activations; `steer` attaches them.
 STEERING = "clas_lens.steering."
@@ -67,8 +68,9 @@ def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
         kept: whether its results go to files, which cannot say what hooks of the user do.
 
     Raises:
-        ValueError: inside `steer`; or with the user's own hooks, if the results are kept.
+        ValueError: inside `steer` or `torch.autocast`; or with the user's own hooks, if the results are kept.
     """
+    refuse_autocast(model, what)
     hooks = [(name, function_of(handle)) for name, point in hook_points(model).items() for handle in point.fwd_hooks]
     if any((getattr(hook, "__module__", None) or "").startswith(STEERING) for _, hook in hooks):
         raise ValueError(f"the model is steered, and so would be what is measured: call {what} outside `steer`")
@@ -76,4 +78,15 @@ def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
         raise ValueError(
             f"the model has hooks of yours (at {hooks[0][0]!r}), and files cannot say what they do: "
             f"call {what} without out=, or remove them"
+        )
+
+
+def refuse_autocast(model: LensModel, what: str) -> None:
+    """Raise `ValueError` inside `torch.autocast`: what is measured would be of another dtype than what it says of itself."""
+    device = device_of(model).type
+    if torch.is_autocast_enabled(device):
+        dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+        raise ValueError(
+            f"inside torch.autocast the model computes in {dtype}, which no result would say: call {what} outside, or load "
+            f"the model in that dtype (load_model(..., dtype={dtype!r}))"
         )

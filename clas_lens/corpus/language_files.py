@@ -15,6 +15,10 @@ def files_by_language(where: str | Path, suffix: str) -> dict[str, Path]:
     folder = given_path("a folder of texts", where, error=CorpusError)
     if not folder.is_dir():
         raise CorpusError(f"no such folder: {folder} (expected one of <language>{suffix} files)")
+    endings = (suffix, f"{suffix}.gz")
+    for file in sorted(folder.iterdir()):
+        if file.name.lower().endswith(endings) and not file.name.endswith(endings):
+            raise CorpusError(f"{file} would not be read: write its ending as {suffix}, in small letters")
     files: dict[str, Path] = {}
     for file in sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"*{suffix}.gz")]):
         code = check_language(file.name.removesuffix(".gz").removesuffix(suffix))

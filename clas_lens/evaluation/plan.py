@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clas_lens.artifacts import content_key
-from clas_lens.corpus.arguments import given_model
+from clas_lens.corpus.arguments import given_model, refuse_autocast
 from clas_lens.evaluation.leakage import check_overlap, overlapping
 from clas_lens.given import given_flag, given_whole, in_a_row
 from clas_lens.models.hooking import hook_points
@@ -211,7 +211,9 @@ def _check_bare(model: LensModel, *, kept: bool) -> None:
 
     Raises:
         EvaluationError: inside `steer`; or with hooks of the user's own, if the rows are kept in files.
+        ValueError: inside `torch.autocast`.
     """
+    refuse_autocast(model, "evaluate")
     if steerings_on(model):
         raise EvaluationError("the model is steered already: call evaluate outside `steer` and name the intervention")
     hooked_at = [name for name, point in hook_points(model).items() if point.fwd_hooks]

@@ -85,6 +85,13 @@ def test_samples_take_one_of_a_group():
         corpus.sample(11)
 
 
+def test_an_ending_in_capitals_is_not_passed_over(tmp_path):
+    for name in ("en.txt", "de.TXT"):
+        (tmp_path / name).write_text("a\nb\n")
+    with pytest.raises(cl.CorpusError, match=r"de\.TXT would not be read"):
+        Corpus.from_files(tmp_path)
+
+
 def test_text_files(tmp_path):
     (tmp_path / "en.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\xe2\x80\xa8still two\r\n")
     (tmp_path / "de.txt").write_text("eins\nzwei", encoding="utf-8")

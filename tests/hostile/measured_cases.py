@@ -34,6 +34,14 @@ def _steered(act: Any) -> Any:
     return inside
 
 
+def _in_bfloat16(act: Any) -> Any:
+    def inside(world: SimpleNamespace) -> Any:
+        with torch.autocast("cpu"):
+            return act(world)
+
+    return inside
+
+
 def _gains(**columns: Any) -> pd.DataFrame:
     start = {"language": ["de", "zh", "ar", "fr"], "gain": [1.0, 2, 3, 4], "change": [0.1, 0.2, 0.1, 0.4]}
     return pd.DataFrame({**start, **columns})
@@ -65,6 +73,8 @@ STATISTICS = [
     Case("collect: out is a file", lambda w: _to_file(w, lambda f: _collect(w, out=f)), "is a file, not a folder"),
     Case("collect: out below a file", lambda w: _to_file(w, lambda f: _collect(w, out=f / "x")), "lies under a file"),
     Case("collect: out of 300 letters", lambda w: _collect(w, out=w.new() / ("x" * 300)), "name that is too long"),
+    Case("collect inside autocast", _in_bfloat16(_collect), "call collect_statistics outside"),
+    Case("represent inside autocast", _in_bfloat16(_represent), "call collect_representations outside"),
     Case("collect inside steer", _steered(_collect), "call collect_statistics outside `steer`"),
     *refused("statistics: select", "languages", lambda w, x: w.stats.select(x), ["en", [], None, 5]),
     *refused("statistics: select", "no statistics for 'fr'", lambda w, x: w.stats.select(x), [["fr"]]),

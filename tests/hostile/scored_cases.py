@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from hostile.case import Case, misused, refused
-from hostile.measured_cases import COUNTS, FINITE, INF, MODELS, NAN, WHOLE, _steered, _to_file
+from hostile.measured_cases import COUNTS, FINITE, INF, MODELS, NAN, WHOLE, _in_bfloat16, _steered, _to_file
 
 import clas_lens as cl
 
@@ -81,6 +81,7 @@ EVALUATION = [
     *refused("evaluate: chunk_size", WHOLE, lambda w, x: _evaluate(w, chunk_size=x), COUNTS),
     *misused("evaluate: model", "load_model", lambda w, x: _evaluate(w, model=x), f"{MODELS}, a Hugging Face model"),
     Case("evaluate: another model", lambda w: _evaluate(w, w.clas, model=w.other), "with other weights than"),
+    Case("evaluate inside autocast", _in_bfloat16(_evaluate), "call evaluate outside, or load the model in that dtype"),
     Case("evaluate inside steer", _steered(_evaluate), "call evaluate outside `steer`"),
     *refused("evaluate: out", "out must be a path", lambda w, x: _evaluate(w, out=x), ["", 5]),
     Case("evaluate: out is a file", lambda w: _to_file(w, lambda f: _evaluate(w, out=f)), "under a file"),
