@@ -1,17 +1,15 @@
 """Hooks that are attached once and exchange what they do: the next setting needs no new ones."""
 
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from clas_lens.models.hooking import HookBlock, function_of
+from clas_lens.models.hooking import HookBlock, acting_hooks, function_of, mark_idle
 from clas_lens.models.sites import HookFunction, LensModel, hooked, residual_name
 
 OtherHooks: TypeAlias = tuple[tuple[str, Any], ...]
-_of_probes: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 class Probe:
@@ -32,7 +30,7 @@ class Probe:
             **{name: self._editing(name) for name in edited},
             **{residual_name(layer): self._recording(layer) for layer in range(n_layers)},
         }
-        _of_probes.update(self._functions.values())
+        mark_idle(self._functions.values())
 
     # --- on the model ---
 
@@ -55,12 +53,7 @@ class Probe:
 
     def others(self, model: LensModel) -> OtherHooks:
         """The forward hooks that are no probe's: name and function, in their order."""
-        return tuple(
-            (name, function_of(handle))
-            for name, point in model.hook_dict.items()
-            for handle in point.fwd_hooks
-            if function_of(handle) not in _of_probes
-        )
+        return tuple(acting_hooks(model))
 
     # --- in use ---
 

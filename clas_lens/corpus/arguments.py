@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from clas_lens.corpus.parallel import ParallelCorpus
 from clas_lens.given import given_whole, named
-from clas_lens.models.hooking import function_of, hook_points
+from clas_lens.models.hooking import acting_hooks
 from clas_lens.models.sites import LensModel, device_of
 
 # Hook functions from here change activations; `steer` attaches them.
@@ -71,7 +71,7 @@ def check_bare(model: LensModel, what: str, *, kept: bool) -> None:
         ValueError: inside `steer` or `torch.autocast`; or with the user's own hooks, if the results are kept.
     """
     refuse_autocast(model, what)
-    hooks = [(name, function_of(handle)) for name, point in hook_points(model).items() for handle in point.fwd_hooks]
+    hooks = acting_hooks(model)
     if any((getattr(hook, "__module__", None) or "").startswith(STEERING) for _, hook in hooks):
         raise ValueError(f"the model is steered, and so would be what is measured: call {what} outside `steer`")
     if kept and hooks:

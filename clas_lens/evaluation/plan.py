@@ -10,7 +10,7 @@ from clas_lens.artifacts import content_key
 from clas_lens.corpus.arguments import given_model, refuse_autocast
 from clas_lens.evaluation.leakage import check_overlap, overlapping
 from clas_lens.given import given_flag, given_whole, in_a_row
-from clas_lens.models.hooking import hook_points
+from clas_lens.models.hooking import acting_hooks
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel, check_mlp_hooks
 from clas_lens.steering.generate import end_token_ids
@@ -216,10 +216,10 @@ def _check_bare(model: LensModel, *, kept: bool) -> None:
     refuse_autocast(model, "evaluate")
     if steerings_on(model):
         raise EvaluationError("the model is steered already: call evaluate outside `steer` and name the intervention")
-    hooked_at = [name for name, point in hook_points(model).items() if point.fwd_hooks]
-    if kept and hooked_at:
+    hooks = acting_hooks(model)
+    if kept and hooks:
         raise EvaluationError(
-            f"the model has hooks of yours (at {hooked_at[0]!r}), and files of rows cannot say what they do: "
+            f"the model has hooks of yours (at {hooks[0][0]!r}), and files of rows cannot say what they do: "
             "evaluate without out=, or remove them"
         )
 

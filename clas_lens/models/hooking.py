@@ -37,6 +37,24 @@ def hook_points(model: LensModel) -> Mapping[str, HookPoint]:
     return points
 
 
+_idle: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def mark_idle(functions: Iterable[HookFunction]) -> None:
+    """Say that these hook functions do nothing but in passes that their owner runs itself, so they may stay on the model."""
+    _idle.update(functions)
+
+
+def acting_hooks(model: LensModel) -> list[tuple[str, Any]]:
+    """The hooks that are on the model, idle ones apart: hook point and function, in their order."""
+    return [
+        (name, function_of(handle))
+        for name, point in hook_points(model).items()
+        for handle in point.fwd_hooks
+        if function_of(handle) not in _idle
+    ]
+
+
 class HookBlock:
     """One `with hooked(...)`: whether it is still open, and whose thread it is."""
 

@@ -140,6 +140,17 @@ def test_between_runs_the_model_is_untouched(model, small_corpus):
     assert_no_hooks(model)
 
 
+def test_what_is_kept_can_be_measured_beside_an_open_bench(model, small_corpus, tmp_path):
+    clas, _ = clas_of(model, small_corpus)
+    task = cl.tasks.XNLI("bundled", ("de",), split="test", limit=2)
+    with SteeringBench(model, clas, PROMPT, "de") as bench:
+        bench.run(alpha=5.0)
+        measured = cl.collect_statistics(model, small_corpus, out=tmp_path / "stats", progress=False)
+        rows = cl.evaluate(model, task, out=tmp_path / "rows", progress=False)
+    assert torch.equal(measured.mean, cl.collect_statistics(model, small_corpus, progress=False).mean)
+    assert rows.equals(cl.evaluate(model, task, progress=False))
+
+
 def test_hooks_are_inert_after_an_error(model, small_corpus, monkeypatch):
     clas, _ = clas_of(model, small_corpus)
     tokens = torch.tensor([[1, 40, 50, 60]])
