@@ -23,7 +23,12 @@ class RowStore:
 
     def resumed(self, plan: EvaluationPlan, item: WorkItem, name: str) -> pd.DataFrame | None:
         """The rows of an item under one intervention, if they are there and follow from the same inputs."""
-        return None if self.folder is None else remembered_table(self._path(item, name), KIND, plan.key(item, name))
+        if self.folder is None:
+            return None
+        found = remembered_table(self._path(item, name), KIND, plan.key(item, name))
+        if found is not None:
+            self._sweep(item, name)  # a run that was killed as it kept them may have left their chunks
+        return found
 
     def save(
         self,
@@ -47,8 +52,12 @@ class RowStore:
         noted = {"halved": list(halved), "made": each_once(made)}
         header = {**plan.header(item, name), **{what: of for what, of in noted.items() if of}}
         save_table(path, KIND, table, header)
+        self._sweep(item, name)
+
+    def _sweep(self, item: WorkItem, name: str) -> None:
+        """Delete the chunks of a whole language."""
         if item.number is None:
-            shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+            shutil.rmtree(self._path(item, name).with_suffix(".parts"), ignore_errors=True)
 
     def made(self, language: str, name: str, number: int | None = None) -> list[dict[str, Any]]:
         """With which versions the rows of a language, or of one of its chunks, were answered; none that are not kept."""

@@ -117,8 +117,14 @@ def test_only_the_missing_chunks_are_run(llama, xnli, clas, tmp_path, monkeypatc
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
         f"xnli/{code}/{name}.parquet" for code in ("de", "en") for name in ("base", "clas")
     ]
+    left = (
+        tmp_path / "xnli" / "de" / "clas.parts"
+    )  # by a run that was killed between keeping the rows and deleting these
+    left.mkdir()
+    (left / "00000.parquet").write_bytes(b"")
     close(evaluate(llama, xnli, settings, **options), expected)
     assert len(ran) == 12, "nothing is run again"
+    assert not left.exists()
     evaluate(llama, xnli, {"clas": replace(clas, alpha=1.0)}, **options)
     assert len(ran) == 18, "another strength is run again"
 

@@ -16,7 +16,7 @@ TABLES = {
     *("null_shares", "language_overlap", "threshold_shares", "category_moves", "top_neurons"),
     *("cosine", "separation", "sentence_map", "sentences", "neuron_activations", "effects", "layer_shares", "anchors"),
 }
-READERS = ("corpus.reading.run_layers", "representations.effects._forward")
+READERS = ("corpus.reading.run_layers", "representations.effects.last_logits")
 HOW = {"batch_size": 4, "max_tokens": 64, "progress": False}
 
 
