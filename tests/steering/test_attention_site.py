@@ -9,7 +9,7 @@ from tiny import BACKENDS, FAMILIES, assert_no_hooks, logits
 
 import clas_lens as cl
 from clas_lens.corpus.tokens import pad, tokenize
-from clas_lens.evaluation.passes import LayerCount, SharedPrompt, first_layer
+from clas_lens.evaluation.passes import LayerCount, SharedPrompt
 from clas_lens.evaluation.prefixes import whole_prompts
 from clas_lens.models.forward import last_logits
 from clas_lens.models.identity import neuron_fingerprint
