@@ -14,6 +14,7 @@ from clas_lens.evaluation.prefixes import whole_prompts
 from clas_lens.models.forward import last_logits
 from clas_lens.models.identity import neuron_fingerprint
 from clas_lens.models.units import check_units, output_projection, to_heads
+from clas_lens.steering.intervention import first_layer
 
 LAYERS = (1, 2)
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
