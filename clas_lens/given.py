@@ -188,11 +188,15 @@ def given_path(name: str, value: Any, *, error: type[ValueError] = ValueError) -
 
     Raises:
         ValueError: (or `error`) no path, an empty one (which would be the working folder), or one with a name that is longer
-            than the 255 bytes that file systems take.
+            than the 255 bytes that file systems take, or that no file can have.
     """
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise error(f"{name} must be a path, got {named(value)}")
-    path = Path(given_text(name, str(value), error=error))
-    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+    path = Path(value)
+    try:  # names that are no UTF-8 are fine
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    except UnicodeEncodeError as fault:
+        raise error(f"{name} holds half a surrogate pair, which no file's name does: {value!r}") from fault
+    if longest > LONGEST:
         raise error(f"{name} has a name that is too long, {path.name[:40]!r}...: file systems take {LONGEST} bytes")
     return path

@@ -40,18 +40,15 @@ class NeuronCategory(IntEnum):
         Raises:
             ValueError: no such category.
         """
-        scalar = (
-            isinstance(category, str) or getattr(category, "ndim", 0) == 0
-        )  # a table or a tensor has no one truth value
+        is_one = getattr(category, "ndim", 0) == 0  # comparing a table or a tensor gives many answers
         for one in cls:
-            if scalar and category in (one, one.label):
+            if is_one and category in (one, one.label):
                 return one
         raise ValueError(f"no neuron category {category!r}; available: {', '.join(one.label for one in cls)}")
 
 
-def check_axes(languages: Sequence[str], **masks: Bool[Tensor, "lang layer neuron"]) -> None:
-    """Raise unless these are masks of these languages, each there once, by layer and neuron."""
-    ((name, mask),) = masks.items()
+def check_axes(name: str, mask: Bool[Tensor, "lang layer neuron"], languages: Sequence[str]) -> None:
+    """Raise unless this has a mask by layer and neuron for each of these languages, which are different ones."""
     if mask.ndim != 3 or len(languages) != len(mask) or len(set(languages)) != len(languages):
         raise ValueError(
             f"{name} needs one [layer neuron] mask for each of different languages: it is {tuple(mask.shape)} "
@@ -83,7 +80,7 @@ class NeuronCategories(Saved):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_axes(self.languages, active=self.active)
+        check_axes("active", self.active, self.languages)
         if len(self.languages) < 2:
             raise ValueError(
                 f"categories compare languages: at least 2 are needed, got {', '.join(self.languages) or 'none'}"

@@ -45,7 +45,7 @@ class NeuronSelection(Saved):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_axes(self.languages, masks=self.masks)
+        check_axes("masks", self.masks, self.languages)
 
     @property
     def n_layers(self) -> int:

@@ -10,7 +10,7 @@ from clas_lens.artifacts import content_key
 from clas_lens.corpus.arguments import given_model, refuse_autocast
 from clas_lens.evaluation.leakage import check_overlap, overlapping
 from clas_lens.given import given_flag, given_whole, in_a_row
-from clas_lens.models.hooking import acting_hooks
+from clas_lens.models.hooking import acting_hooks, hooked_modules
 from clas_lens.models.identity import model_fingerprint
 from clas_lens.models.sites import LensModel, check_mlp_hooks
 from clas_lens.steering.generate import end_token_ids
@@ -148,7 +148,7 @@ def plan_evaluation(
         columns=task.columns(model),
         overlap={name: overlapping(task, one) for name, one in interventions.items()},
         settings=settings,
-        inputs=(scoring, settings, model_fingerprint(model), sorted(end_token_ids(model))),
+        inputs=(scoring, settings, model_fingerprint(model), sorted(end_token_ids(model)), *hooked_modules(model)),
     )
 
 

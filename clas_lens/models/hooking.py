@@ -55,6 +55,26 @@ def acting_hooks(model: LensModel) -> list[tuple[str, Any]]:
     ]
 
 
+LIBRARIES = frozenset({"accelerate", "clas_lens", "torch", "transformer_lens", "transformers"})
+
+
+def hooked_modules(model: LensModel) -> list[str]:
+    """The modules with forward hooks that are no library's: PyTorch's own hooks, past all hook points (`acting_hooks`)."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if not isinstance(module, HookPoint)
+        and any(
+            _is_yours(hook) for hooks in (module._forward_pre_hooks, module._forward_hooks) for hook in hooks.values()
+        )
+    ]
+
+
+def _is_yours(hook: Any) -> bool:
+    function = getattr(hook, "func", hook)  # of a partial
+    return (getattr(function, "__module__", None) or "").partition(".")[0] not in LIBRARIES
+
+
 class HookBlock:
     """One `with hooked(...)`: whether it is still open, and whose thread it is."""
 

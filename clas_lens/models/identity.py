@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from clas_lens.models.backends import LensModel, given_lens_model
+from clas_lens.models.hooking import hooked_modules
 from clas_lens.models.probe import was_checked
 from clas_lens.models.units import describe_units, n_units, output_projection
 from clas_lens.vocabulary import UnitSite
@@ -18,11 +19,15 @@ from clas_lens.vocabulary import UnitSite
 def describe_model(model: LensModel, site: UnitSite = "mlp") -> dict[str, Any]:
     """What an artefact records of the model that it was made with, and of the site whose units it is of.
 
+    Of PyTorch's hooks on its modules, which may change what is measured, it records where they are: what was measured with
+    them is not taken for what is measured without.
+
     Raises:
         ModelLoadError: no model of TransformerLens.
         ValueError: a site without units.
     """
     given_lens_model(model)
+    hooked_at = hooked_modules(model)
     return {
         "name": model.cfg.model_name,
         "n_layers": model.cfg.n_layers,
@@ -34,6 +39,7 @@ def describe_model(model: LensModel, site: UnitSite = "mlp") -> dict[str, Any]:
         "parameters": parameter_fingerprint(model),
         "attention": attention_fingerprint(model),
         "checked": was_checked(model),
+        **({"hooked_modules": hooked_at} if hooked_at else {}),
     }
 
 

@@ -102,7 +102,8 @@ def measure_effects(
     check_bare(model, "measure_effects", kept=out is not None or representations is not None)
     chosen = check_layers(_steered_layers(intervention) if layers is None else layers, model.cfg.n_layers)
     none_more = isinstance(more_layers, tuple | list) and not more_layers
-    read = tuple(sorted({*chosen, *(() if none_more else check_layers(more_layers, model.cfg.n_layers))}))
+    more = () if none_more else check_layers(more_layers, model.cfg.n_layers)
+    read = tuple(sorted({*chosen, *more}))
     texts = tokenize_corpus(model, corpus, max_tokens)
     inputs = (VERSION, intervention.fingerprint(), describe_model(model), chosen, corpus.ids, texts[home].ids)
     keys = {code: content_key(*inputs, code, held.ids) for code, held in texts.items()}

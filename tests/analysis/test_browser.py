@@ -37,7 +37,14 @@ def report(lens_models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(browser, report):
+    from selenium.webdriver.support.ui import WebDriverWait
+
     browser.get(report.as_uri())
+    # Plotly may draw after the page is there, where the machine is busy.
+    undrawn = (
+        "return [...document.querySelectorAll('[data-figure]')].filter(one => !one.querySelector('.main-svg')).length"
+    )
+    WebDriverWait(browser, 60).until(lambda shown: shown.execute_script(undrawn) == 0, "figures that are not drawn")
     return browser
 
 

@@ -1,6 +1,7 @@
 """Parallel text: alignment, sampling, sources, and errors that name the language and the line."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,13 @@ def test_an_ending_in_capitals_is_not_passed_over(tmp_path):
         (tmp_path / name).write_text("a\nb\n")
     with pytest.raises(cl.CorpusError, match=r"de\.TXT would not be read"):
         Corpus.from_files(tmp_path)
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "en.txt").write_text("a\n")
+    assert Corpus.from_files(folder)["en"] == ("a",)
 
 
 def test_text_files(tmp_path):

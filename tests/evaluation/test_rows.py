@@ -325,3 +325,14 @@ def fails_after_one():
         return answer_item(*args, **options)
 
     return answer
+
+
+def test_rows_of_a_model_with_a_hook_of_pytorch_are_not_taken_for_its_own(llama, xnli, tmp_path):
+    handle = llama.blocks[1].mlp.register_forward_hook(lambda mlp, inputs, output: -2 * output)
+    try:
+        changed = evaluate(llama, xnli, out=tmp_path, **QUIET)
+    finally:
+        handle.remove()
+    own = evaluate(llama, xnli, out=tmp_path, **QUIET)
+    close(own, evaluate(llama, xnli, **QUIET))
+    assert not own["p_entailment"].equals(changed["p_entailment"])

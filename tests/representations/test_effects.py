@@ -139,6 +139,7 @@ def test_layers_below_the_intervention_are_run_once(model, small_cats, small_cor
     finally:
         for handle in handles:
             handle.remove()
+    assert ran
     assert ran == [0, 1, 2, 3, 4, 3, 4] * (len(ran) // 7)
     for name, intervention in (("before", None), ("after", clas)):
         whole = cl.collect_representations(model, corpus, layers, intervention=intervention, progress=False)

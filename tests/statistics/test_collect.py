@@ -283,6 +283,21 @@ def test_what_something_else_acts_on_is_not_measured(llama, small_cats, small_co
     torch.testing.assert_close(doubled.mean[:, 0], 2 * collect(llama, few).mean[:, 0])
 
 
+def test_what_a_hook_of_pytorch_changed_is_not_taken_for_the_models_own(model, small_corpus, tmp_path):
+    """Nobody can tell what it does: it is recorded, and what was kept with it is measured again without."""
+    few = small_corpus.take(range(2))
+    handle = model.blocks[1].mlp.register_forward_hook(lambda mlp, inputs, output: 2 * output)
+    try:
+        changed = collect(model, few, out=tmp_path)
+    finally:
+        handle.remove()
+    assert [name.rpartition(".")[2] for name in changed.model["hooked_modules"]] == ["mlp"]
+    own = collect(model, few, out=tmp_path)
+    assert "hooked_modules" not in own.model
+    assert not torch.allclose(own.mean, changed.mean)
+    assert torch.equal(own.mean, collect(model, few).mean)
+
+
 def test_a_mapping_of_texts_is_taken_for_a_corpus(llama, small_corpus):
     corpus = small_corpus.take(range(2))
     texts = {code: list(corpus[code]) for code in corpus.languages}
