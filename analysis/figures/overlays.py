@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clas_lens.display import CATEGORY_COLOURS
-from clas_lens.given import given
+from clas_lens.given import given, given_word
 from clas_lens.study.side_by_side import RunPair
 from clas_lens.vocabulary import CLAS
 
@@ -33,8 +33,12 @@ def overlay_runs(pair: RunPair, *, method: str = CLAS, dark: bool = False) -> di
         Any of "layers" (percent of neurons per category and layer), "alpha" (score against strength, mean over languages, a
         panel a task), "gains" (points by language, a panel a task) and "cosines" (change of the cosine to the anchor by
         language, mean over the layers that both runs read).
+
+    Raises:
+        ValueError: not what `compare_runs` found, or a method that neither run has.
     """
     given(pair, RunPair, "overlay_runs needs two runs", "cl.compare_runs(a, b)")
+    given_word("method", method, [*pair.rows["method"].dropna().unique()] or [CLAS])
     of_method = pair.rows["method"].isna() | (pair.rows["method"] == method)
     rows = pair.rows[of_method]
     both = {name: part for name, part in rows.groupby("measure") if set(part["run"]) == set(pair.names)}

@@ -3,11 +3,11 @@
 All that 4.0 removed is imported here and in `hooked.py`, which nothing loads before a `HookedTransformer` is wanted.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from clas_lens.given import given
+from clas_lens.given import given, given_word
 from clas_lens.models.installed import default_backend, transformer_lens_version
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.vocabulary import Backend
@@ -46,16 +46,13 @@ def check_backend(backend: object) -> Backend:
     """
     if backend is None:
         return default_backend()
-    if backend == "hooked" and not HAS_HOOKED:
+    chosen = given_word("backend", backend, get_args(Backend), error=ModelLoadError)
+    if chosen == "hooked" and not HAS_HOOKED:
         raise ModelLoadError(
             f"backend='hooked' needs HookedTransformer, which transformer-lens {transformer_lens_version()} does not have: "
             "pip install 'transformer-lens>=3.9,<4', or use backend='bridge'"
         )
-    match backend:
-        case "hooked" | "bridge":
-            return backend
-        case _:
-            raise ModelLoadError(f"unknown backend {backend!r}; available: 'hooked', 'bridge'")
+    return chosen
 
 
 def official_hub_id(name: str) -> str | None:

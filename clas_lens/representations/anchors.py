@@ -48,7 +48,9 @@ def anchor_frame(
     languages = [code for code in before.languages if code in cats.languages]
     if len(languages) < 2:
         raise AlignmentError(f"fewer than 2 languages in both: {', '.join(before.languages)} were read")
-    for anchor, comparison in (gains or {}).items():
+    wanted, how = "gains must be comparisons by anchor", '{"de": compare(rows, "clas", anchor="de")}'
+    for anchor, comparison in given({} if gains is None else gains, Mapping, wanted, how, error=AlignmentError).items():
+        given(comparison, Comparison, wanted, how, error=AlignmentError)
         if comparison.anchor != anchor:
             raise AlignmentError(f"the comparison given for the anchor {anchor!r} has the anchor {comparison.anchor!r}")
     return pd.DataFrame([_row(cats, before, chosen, languages, code, (gains or {}).get(code)) for code in languages])

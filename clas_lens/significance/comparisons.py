@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from clas_lens.artifacts import ArtifactError, load_table, save_table
-from clas_lens.given import given, given_each, given_path
+from clas_lens.given import given, given_each, given_path, given_text
 from clas_lens.significance.compare import Comparison, LanguageSummary, compare
 from clas_lens.significance.intervals import Interval
 from clas_lens.significance.pairs import check_rows
@@ -58,6 +58,8 @@ def compare_all(rows: pd.DataFrame, anchor: str | None, *, baseline: str = BASE)
 def save_comparisons(path: Path, comparisons: Sequence[Comparison], *, reason: str | None = None) -> Path:
     """One row a comparison and language; everything else, and why there are none, in the header."""
     given_each(comparisons, Comparison, "save_comparisons needs a list of Comparisons", "compare(rows, ...) makes one")
+    if reason is not None:
+        given_text("reason", reason)
     tables = [one.languages.assign(intervention=one.intervention, overlap=one.overlap) for one in comparisons]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"language": [], "intervention": []})
     names = [one.name for one in fields(Comparison) if one.name != "languages"]

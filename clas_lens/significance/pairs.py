@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
-from clas_lens.given import named
+from clas_lens.given import given, named
 from clas_lens.significance.tests import DIGITS, differences
 
 
@@ -41,9 +41,10 @@ def facts_of_rows(rows: pd.DataFrame, *, metric: str | None = None) -> RowFacts:
     """
     check_rows(rows)
     names = _only(rows, "task")
-    chosen = metric or (_only(rows, "metric") if "metric" in rows else None)
+    chosen = _only(rows, "metric") if metric is None and "metric" in rows else metric
     if chosen is None:
         raise ValueError(f"the rows of {names!r} do not say which column counts (no column 'metric'): give metric=")
+    given(chosen, str, "metric must name a column of the rows", "leave it out for the one that the rows name")
     if chosen not in rows:
         raise ValueError(f"no column {chosen!r} in the rows; there are: {', '.join(map(str, rows.columns))}")
     own = "metric" in rows and chosen == _only(rows, "metric")

@@ -10,11 +10,12 @@ import pandas as pd
 from clas_lens.artifacts import load_table
 from clas_lens.display import card
 from clas_lens.evaluation.search import KIND as SEARCH_KIND
-from clas_lens.given import given_each, given_path
+from clas_lens.given import given_each, given_path, given_word
 from clas_lens.significance.comparisons import load_comparisons
 from clas_lens.study.folder import LAYER_SHARES, REPORT_DATA, RunFolder
 from clas_lens.study.run import Run
 
+MEASURES = ("share", "score", "gain", "cosine_before", "cosine_after")
 COLUMNS = ("run", "measure", "task", "method", "language", "layer", "category", "alpha", "value")
 
 
@@ -35,7 +36,12 @@ class RunPair:
     rows: pd.DataFrame = field(repr=False)
 
     def measure(self, name: str) -> pd.DataFrame:
-        """The rows of one measure; none where neither run has it."""
+        """The rows of one measure; none where neither run has it.
+
+        Raises:
+            ValueError: no such measure.
+        """
+        given_word("measure", name, MEASURES)
         return self.rows[self.rows["measure"] == name]
 
     def _repr_html_(self) -> str:

@@ -48,6 +48,14 @@ def test_overlays(pair):
         assert {trace.name for trace in figure.data} == {"one", "two"}
 
 
+@pytest.mark.parametrize("name", ["Clas", "steered", ""])
+def test_what_no_run_has_is_refused_not_left_out(pair, name):
+    with pytest.raises(ValueError, match="unknown method .* available: clas"):
+        overlay_runs(pair, method=name)
+    with pytest.raises(ValueError, match="unknown measure .* available: share, score, gain"):
+        pair.measure(name)
+
+
 def test_two_runs_need_two_names(tmp_path):
     with pytest.raises(ValueError, match="give names="):
         cl.compare_runs(tmp_path / "a", tmp_path / "b" / "a")

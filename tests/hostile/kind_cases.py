@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from hostile.case import Case, refused
 from hostile.measured_cases import WHOLE, _gains
-from hostile.scored_cases import _evaluate, _search
+from hostile.scored_cases import _evaluate, _search, grown
 from hostile.steered_cases import _generate, _int_mu, _selection, _steer
 
 import analysis
@@ -83,6 +83,14 @@ def _mapped(world: SimpleNamespace, init: Any) -> Any:
 def _neuron_drawn(world: SimpleNamespace, neuron: Any) -> Any:
     frame = pd.DataFrame({"language": ["de"], "when": ["before"], "value": [0.1]})
     return analysis.neuron_distribution(frame, 1, neuron)
+
+
+def _compared(world: SimpleNamespace, metric: Any) -> Any:
+    return cl.compare(grown(world), "clas", metric=metric)
+
+
+def _anchored(world: SimpleNamespace, gains: Any) -> Any:
+    return cl.representations.anchor_frame(world.cats, world.before, [2, 3], gains)
 
 
 def _seeded(seed: Any) -> Any:
@@ -296,6 +304,15 @@ PLACES = [
         "title must be a text",
         lambda w, x: analysis.layer_distribution(w.cats, title=x),
         [3, ["a"], b"a"],
+    ),
+    *refused("compare: the metric", "metric must name a column", _compared, PARTS),
+    *refused("load_model: a backend", "unknown backend", lambda w, x: cl.load_model(w.folder, backend=x), PARTS),
+    *refused("anchors: gains", "comparisons by anchor", _anchored, [*PARTS, {"de": None}, {"de": 1.0}, []]),
+    *refused(
+        "comparisons: a reason",
+        "reason must be a text",
+        lambda w, x: cl.significance.save_comparisons(w.new() / "a", [], reason=x),
+        [*PARTS, 5, ["a"]],
     ),
     *refused("figure: site", "unknown site", lambda w, x: analysis.layer_distribution(w.cats, site=x), ["", "gate", 0]),
     *refused("figure: a neuron", WHOLE, _neuron_drawn, [None, "1", -1, NAN]),
