@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.baselines.bases import OfClas
 from clas_lens.baselines.vectors import measured_on
 from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.tokens import length_batches, pad
@@ -19,15 +20,15 @@ from clas_lens.saved import SAVED_ONLY
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.generate import Prompt, prompt_ids
-from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError
+from clas_lens.steering.intervention import Edit, SteeringError
 from clas_lens.steering.prompt_strengths import PromptStrengths, StrengthRescale
 from clas_lens.steering.steer import steer
 from clas_lens.tasks.base import Task
-from clas_lens.vocabulary import AdaptBy, Positions
+from clas_lens.vocabulary import AdaptBy
 
 
 @dataclass(frozen=True, eq=False)
-class Adaptive(SavedIntervention):
+class Adaptive(OfClas):
     """CLAS at alpha * w, with a w for each example that its prompt decides and that is held for generated tokens.
 
     by="margin": w = 1 - (p1 - p2), with the two largest probabilities of the next token after the prompt without steering. So
@@ -68,8 +69,6 @@ class Adaptive(SavedIntervention):
         given(self.clas, Clas, "Adaptive needs a Clas", "Clas(categories, layers=...)", error=SteeringError)
         object.__setattr__(self, "alpha", self.clas.alpha if self.alpha is None else self.alpha)
         super().__post_init__()
-        object.__setattr__(self, "tuned_on", self.tuned_on | self.clas.tuned_on)
-        object.__setattr__(self, "clas", replace(self.clas, alpha=self.alpha, tuned_on=frozenset()))
         given_word("by", self.by, get_args(AdaptBy), error=SteeringError)
         if self.by == "distance" and self.centroids is None:
             raise SteeringError(
@@ -142,27 +141,15 @@ class Adaptive(SavedIntervention):
         return found
 
     @property
-    def anchor(self) -> str:
-        return self.clas.anchor
-
-    @property
-    def positions(self) -> Positions:
-        return self.clas.positions
-
-    @property
     def source(self) -> Mapping[str, Any]:
         """What the categories, and the centroids where there are some, were measured on."""
-        keys = [*self.clas.source.get("example_keys", ()), *self.measured.get("example_keys", ())]
-        return {**self.clas.source, "example_keys": list(dict.fromkeys(keys))}
+        keys = [*super().source.get("example_keys", ()), *self.measured.get("example_keys", ())]
+        return {**super().source, "example_keys": list(dict.fromkeys(keys))}
 
     def settings(self) -> dict[str, Any]:
         """CLAS's, and what the strength follows."""
         null = {"null": "strengths shuffled between examples"} if self.dealt is not None else {}
-        return {**self.clas.settings(), **super().settings(), **null}
-
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless this was made for this model."""
-        self.clas.check(model)
+        return {**super().settings(), **null}
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """A rescaling a steered layer; before them, for "distance", a look at the layer below."""

@@ -1,14 +1,15 @@
 """Some neurons of each language made stronger: LAPE's (Rahmanisa et al. 2025) or SADI's (Wang et al. 2024)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clas_lens.baselines.bases import OfSelection
 from clas_lens.categories.selection import NeuronSelection
 from clas_lens.given import given, given_whole, given_word
 from clas_lens.models.sites import LensModel, Site
@@ -17,16 +18,14 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import rescale_edits
 from clas_lens.steering.intervention import (
     Edit,
-    SavedIntervention,
     SteeringError,
     Strength,
-    check_neurons,
 )
 from clas_lens.vocabulary import Missing, Positions, check_language
 
 
 @dataclass(frozen=True, eq=False)
-class Amplify(SavedIntervention):
+class Amplify(OfSelection):
     """h' = h * (1 + alpha * M), M being the neurons selected for the input's own language.
 
     h is act(gate) * (W_up x), so this is act(gate) times 1 + alpha. With `lape` neurons it is the multiplication of "Unveiling
@@ -85,15 +84,6 @@ class Amplify(SavedIntervention):
                 "missing='untouched' leaves such languages as they are"
             )
         return masks
-
-    @property
-    def source(self) -> Mapping[str, Any]:
-        """What the neurons were selected on."""
-        return self.selection.source
-
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless the neurons are this model's."""
-        check_neurons(model, self.selection.model, self.selection.n_layers, self.selection.n_neurons)
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """A rescaling a layer with selected neurons."""

@@ -1,13 +1,14 @@
 """Language Arithmetics (Gurgurov et al. 2025): at act(gate), add one language's mean, and switch another's neurons off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clas_lens.baselines.bases import OfSelection
 from clas_lens.categories.selection import NeuronSelection
 from clas_lens.given import given, given_word
 from clas_lens.models.hooking import hook_points
@@ -16,10 +17,8 @@ from clas_lens.statistics.neurons import NeuronStatistics
 from clas_lens.steering.edits import LanguageTable
 from clas_lens.steering.intervention import (
     Edit,
-    SavedIntervention,
     SteeringError,
     Strength,
-    check_neurons,
     check_site,
     strength,
 )
@@ -27,7 +26,7 @@ from clas_lens.vocabulary import Positions, Toward, check_language
 
 
 @dataclass(frozen=True, eq=False)
-class LanguageArithmetics(SavedIntervention):
+class LanguageArithmetics(OfSelection):
     """act(gate) of the target language's neurons += alpha * their mean; of the source language's neurons first := d.
 
     arXiv:2507.22608, as in github.com/d-gurgurov/Language-Neurons-Manipulation (d5c7519): batch_generation.py sets the source's
@@ -116,15 +115,6 @@ class LanguageArithmetics(SavedIntervention):
             means = self.means[self.selection.languages.index(target)].double()
             add += self.alpha * means.where(self._own(target), 0.0)
         return keep, add
-
-    @property
-    def source(self) -> Mapping[str, Any]:
-        """What the neurons were selected on."""
-        return self.selection.source
-
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless the neurons are this model's."""
-        check_neurons(model, self.selection.model, self.selection.n_layers, self.selection.n_neurons)
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """An edit a layer with neurons of any language; in gated MLPs a second hook before it sees W_up x."""

@@ -1,25 +1,25 @@
 """Norm-matched noise: CLAS's change of the MLP's output, as long at every position, in a random direction."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clas_lens.baselines.bases import OfClas
 from clas_lens.corpus.arguments import given_model
 from clas_lens.given import given, given_whole
 from clas_lens.models.sites import LensModel, Site
 from clas_lens.models.units import output_projection
 from clas_lens.steering.clas import Clas
 from clas_lens.steering.edits import LanguageTable
-from clas_lens.steering.intervention import Edit, SavedIntervention, SteeringError, Strength
-from clas_lens.vocabulary import Positions
+from clas_lens.steering.intervention import Edit, SteeringError, Strength
 
 
 @dataclass(frozen=True, eq=False)
-class MatchedNoise(SavedIntervention):
+class MatchedNoise(OfClas):
     """Norm-matched noise in place of W_down(h' - h): h'' = h + ||W_down(h' - h)|| * e, at every position, h' being CLAS's.
 
     e is the smallest vector of neurons with W_down e = n, for a unit direction n drawn at random for each layer. So the
@@ -47,8 +47,6 @@ class MatchedNoise(SavedIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "tuned_on", self.tuned_on | self.clas.tuned_on)
-        object.__setattr__(self, "clas", replace(self.clas, alpha=self.alpha, tuned_on=frozenset()))
         expected = (len(self.clas.layers), self.clas.categories.n_neurons)
         if self.directions.shape != expected:
             raise SteeringError(f"directions are {tuple(self.directions.shape)}, CLAS's layers and neurons {expected}")
@@ -72,27 +70,6 @@ class MatchedNoise(SavedIntervention):
         )
         rows = [smallest_input(output_projection(model, clas.site, layer), drawn[layer]) for layer in clas.layers]
         return cls(clas, torch.stack(rows), clas.alpha, seed)
-
-    @property
-    def anchor(self) -> str:
-        return self.clas.anchor
-
-    @property
-    def source(self) -> Mapping[str, Any]:
-        """What CLAS's categories were measured on."""
-        return self.clas.source
-
-    @property
-    def positions(self) -> Positions:
-        return self.clas.positions
-
-    def settings(self) -> dict[str, Any]:
-        """CLAS's and the seed."""
-        return {**self.clas.settings(), **super().settings()}
-
-    def check(self, model: LensModel) -> None:
-        """Raise `SteeringError` unless this was made for this model."""
-        self.clas.check(model)
 
     def edits(self, model: LensModel, languages: Sequence[str]) -> dict[Site, Edit]:
         """An addition a steered layer, as far as this model's W_down says."""

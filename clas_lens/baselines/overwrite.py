@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clas_lens.baselines.bases import OfSelection
 from clas_lens.categories.selection import NeuronSelection
 from clas_lens.given import given, given_flag, given_number, given_word
 from clas_lens.models.hooking import hook_points
@@ -19,17 +20,15 @@ from clas_lens.steering.edits import LanguageTable, Overwriting
 from clas_lens.steering.intervention import (
     Edit,
     Layers,
-    SavedIntervention,
     SteeringError,
     Strength,
-    check_neurons,
     check_site,
 )
 from clas_lens.vocabulary import Missing, MlpSite, Positions, Quantity, Statistic, check_language
 
 
 @dataclass(frozen=True, eq=False)
-class Overwrite(SavedIntervention):
+class Overwrite(OfSelection):
     """Overwrite the neurons selected for the input's own language by constants, at every position that is steered.
 
     h' = (1 - alpha) h + alpha h_over, with h_over = c at site "post" and c * (W_up x) at site "gate", which is what h
@@ -189,11 +188,11 @@ class Overwrite(SavedIntervention):
     def source(self) -> Mapping[str, Any]:
         """What the neurons were selected on; the examples are also those of the constants."""
         keys = {*self.selection.source.get("example_keys", ()), *self.origin.get("example_keys", ())}
-        return {**self.selection.source, "example_keys": sorted(keys)}
+        return {**super().source, "example_keys": sorted(keys)}
 
     def check(self, model: LensModel) -> None:
         """Raise `SteeringError` unless the neurons are this model's, with a gate if that is overwritten."""
-        check_neurons(model, self.selection.model, self.selection.n_layers, self.selection.n_neurons)
+        super().check(model)
         if self.site == "gate" and up_name(0) not in hook_points(model):
             raise SteeringError(
                 f"{model.cfg.model_name!r} has MLPs without a gate: use site='post', where act(pre-activation) is h itself"

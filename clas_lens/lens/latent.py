@@ -3,25 +3,26 @@
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from clas_lens.cluster.work import Tell
 from clas_lens.corpus.arguments import check_bare, given_model
-from clas_lens.corpus.tokens import TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
+from clas_lens.corpus.reading import Reading, in_corpus_order, read_batches, read_items, readings
+from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, require_tokenizer, tokenize
 from clas_lens.given import given_number, given_whole, given_word
 from clas_lens.lens.prompts import lens_prompt, promptable, shown_words, source_of
 from clas_lens.lens.reading import LensPass
 from clas_lens.lens.top import check_room
 from clas_lens.lens.words import given_languages, given_words, word_tokens
-from clas_lens.models.room import in_parts_that_fit
-from clas_lens.models.sites import LensModel, check_layers, device_of
+from clas_lens.models.sites import LensModel, check_layers
 from clas_lens.significance.intervals import Interval, intervals_of
 from clas_lens.significance.pairs import PairedScores
 from clas_lens.steering.intervention import Intervention, given_intervention
@@ -93,22 +94,24 @@ def latent_language(
         for code in asked
     }
     found = _Words(word_tokens(model, compared, chosen), [shown_words(one, prompt, shots, seed) for one in chosen])
-    batches = {
-        code: forward_batches([len(ids) for ids in held.ids], batch_size, device_of(model))
-        for code, held in texts.items()
+    items = readings(model, texts, batch_size)
+    whens: dict[str, Intervention | None] = {"before": None} | ({} if intervention is None else {"after": intervention})
+    answers = {
+        (item.language, when): probabilities
+        for when, steered in whens.items()
+        for item, probabilities in read_items(
+            model,
+            items,
+            partial(_read, layers=places, words=found, intervention=steered),
+            what="latent language",
+            progress=progress,
+        )
     }
-    runs = [(code, when) for code in asked for when in ("before", "after")[: 1 if intervention is None else 2]]
     rows: list[dict[str, Any]] = []
-    with tqdm(total=sum(len(batches[code]) for code, _ in runs), unit="batch", disable=not progress) as bar:
-        for code, when in runs:
-            bar.set_description(f"latent language {code}")
-            steered = intervention if when == "after" else None
-            shape = (len(chosen), len(places), len(compared))
-            own, control = np.full(shape, np.nan), np.full(shape, np.nan)
-            for part, values in _read(model, texts[code], batches[code], places, found, steered, code, bar):
-                own[list(part)], control[list(part)] = values
-            told = {"language": code, "source": sources[code], "prompt": prompt, "when": when}
-            rows += [told | row for row in _rows(own, control, places, found, level=level, n_boot=n_boot, seed=seed)]
+    for code, when in product(asked, whens):
+        told = {"language": code, "source": sources[code], "prompt": prompt, "when": when}
+        own, control = answers[code, when]
+        rows += [told | row for row in _rows(own, control, places, found, level=level, n_boot=n_boot, seed=seed)]
     return pd.DataFrame(rows)
 
 
@@ -163,32 +166,29 @@ class _Words:
 
 def _read(
     model: LensModel,
-    texts: TokenizedTexts,
-    batches: Sequence[Sequence[int]],
+    item: Reading,
+    tell: Tell,
+    *,
     layers: Sequence[int],
     words: _Words,
     intervention: Intervention | None,
-    language: str,
-    bar: Any,
-) -> Iterator[tuple[Sequence[int], tuple[NDArray[np.float64], NDArray[np.float64]]]]:
-    """Batch by batch its words' probabilities and their controls: [row layer lang]."""
+) -> tuple[Float[np.ndarray, "word layer lang"], Float[np.ndarray, "word layer lang"]]:
+    """The probabilities of the words (NaN without a token of their own) and of their controls, in the words' order."""
     ids, members, known, controls = words.ids(), words.members(), words.known(), words.controls()
 
-    def run(rows: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        batch = pad(texts.ids, rows, n_prefix=texts.n_prefix, device=device_of(model))
-        with nullcontext() if intervention is None else steer(model, intervention, language):
+    def read(batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        rows = list(batch.rows)
+        with nullcontext() if intervention is None else steer(model, intervention, item.language):
             lens = LensPass(model, batch, layers)
         own, other = [], []
         for found in lens.log_probs():
             sums = torch.einsum("rt,twl->rwl", found[:, -1, ids].cpu().double().exp(), members)
-            right = sums[range(len(rows)), list(rows)]
-            own.append(torch.where(known[list(rows)] > 0, right, float("nan")))
-            other.append((sums * controls[list(rows)]).sum(1))
-        return torch.stack(own, 1).numpy(), torch.stack(other, 1).numpy()
+            own.append(torch.where(known[rows] > 0, sums[range(len(rows)), rows], float("nan")))
+            other.append((sums * controls[rows]).sum(1))
+        return torch.stack(own, 1), torch.stack(other, 1)
 
-    for batch_rows in batches:
-        yield from in_parts_that_fit(batch_rows, run, what="prompts")
-        bar.update()
+    own, other = in_corpus_order(item, read_batches(model, item, read, tell))
+    return own.numpy(), other.numpy()
 
 
 def _rows(

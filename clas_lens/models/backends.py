@@ -38,7 +38,7 @@ def given_lens_model(model: object) -> LensModel:
     return given(model, LensModel, what, HOW_TO_LOAD, error=ModelLoadError)
 
 
-def check_backend(backend: object) -> Backend:
+def check_backend(backend: Any) -> Backend:
     """The backend that is meant; None is the default.
 
     Raises:

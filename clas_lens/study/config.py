@@ -261,13 +261,13 @@ class DemoConfig(CollectConfig, CategorizeConfig, SteerConfig):
     """The whole pipeline in one go."""
 
     out: Path = Field(Path("runs/demo"), description="run folder")
-    limit: int | None = Field(60, ge=1, description="examples a language, sampled with the seed (the corpus has 120)")
+    limit: int | None = Field(32, ge=1, description="examples a language, sampled with the seed (the corpus has 120)")
     answer_languages: tuple[str, ...] | None = Field(
         None, description="languages of the side-by-side answers; default: up to six of those measured"
     )
-    questions: int = Field(3, ge=1, le=24, description="questions asked in each of them")
-    max_new_tokens: int = Field(24, ge=1, description="length of an answer at most")
-    effect_texts: int = Field(24, ge=1, le=24, description="bundled sentences on which the effects are measured")
+    questions: int = Field(2, ge=1, le=24, description="questions asked in each of them")
+    max_new_tokens: int = Field(16, ge=1, description="length of an answer at most")
+    effect_texts: int = Field(12, ge=1, le=24, description="bundled sentences on which the effects are measured")
 
     @model_validator(mode="after")
     def _effects_need_texts(self) -> "DemoConfig":

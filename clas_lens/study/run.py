@@ -247,7 +247,8 @@ class Run:
     def _search(self, source: TaskConfig) -> dict[str, SearchResult]:
         config = self.config.search
         assert config is not None
-        self.say(f"{source.task}: tuning on {source.tuning_limit or 'all'} examples a language")
+        examples = f"{source.tuning_limit or 'all'} example{'' if source.tuning_limit == 1 else 's'}"
+        self.say(f"{source.task}: tuning on {examples} a language")
         methods = {name: self.methods[name] for name, _ in self.config.methods.searched(config.fixed)}
         found = search_stage(self._answering, source, config, methods, self.clas)
         self.say("; ".join(f"{name}: alpha={found[name].chosen['alpha']:g}" for name in methods))

@@ -156,7 +156,8 @@ COMPARISONS = [
         "None, a number, a frame, a class",
     ),
     *refused("compare: anchor", "no scores in the anchor", lambda w, x: _compare(w, anchor=x), ["fr", 5, "", ["en"]]),
-    *refused("compare: metric", "no column", lambda w, x: _compare(w, metric=x), ["x", 5]),
+    *refused("compare: metric", "no column", lambda w, x: _compare(w, metric=x), ["x", ""]),
+    *refused("compare: metric", "metric must name a column", lambda w, x: _compare(w, metric=x), [5, ["f1"]]),
     *refused(
         "compare: metric", "must be a share", lambda w, x: _compare(w, metric=x), ["prediction", "n_prompt_tokens"]
     ),

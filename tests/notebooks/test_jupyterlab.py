@@ -5,10 +5,10 @@ import json
 import nbformat
 import pytest
 from lab import Lab, chromium, jupyterlab
-from notebook_folder import FOLDER, TOGETHER, shared_folder
+from notebook_folder import FOLDER, TOGETHER, TOUR, answering_cells, shared_folder
 
 pytestmark = [pytest.mark.demo, pytest.mark.xdist_group(TOGETHER)]
-NAME = "00_tour.ipynb"
+NAME = f"{TOUR}.ipynb"
 RUN, MOVE = 400, 180  # seconds, at most: other tests may take both cores
 # What the dashboard shows: the data behind the bars, and the bars as drawn.
 BARS = """
@@ -38,7 +38,7 @@ def tour():
         if cell.cell_type == "code":
             cell.outputs = []
     (place,) = [i for i, cell in enumerate(notebook.cells) if cell.id == "bench"]
-    notebook.cells.insert(place, nbformat.v4.new_code_cell(EXPLORER))
+    notebook.cells.insert(place, nbformat.v4.new_code_cell(EXPLORER, id="explorer"))
     return notebook
 
 
@@ -52,6 +52,9 @@ def test_a_slider_moves_the_figure(tmp_path_factory):
         lab = Lab(browser, log, home)
         lab.open(address, NAME)
         lab.run_all(RUN)
+        lab.command("docmanager:save")
+        wanted = [*answering_cells(nbformat.read(FOLDER / NAME, as_version=4)), "explorer"]
+        assert sorted(answering_cells(nbformat.read(folder / NAME, as_version=4))) == sorted(wanted), lab.state()
         before = lab.wait("bars of the dashboard", BARS, MOVE)
         drawn = browser.execute_script(
             "return document.querySelectorAll('.jp-OutputArea .js-plotly-plot svg.main-svg').length"
