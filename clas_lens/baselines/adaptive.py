@@ -14,6 +14,7 @@ from clas_lens.corpus.arguments import given_model
 from clas_lens.corpus.tokens import length_batches, pad
 from clas_lens.given import given, given_whole, given_word
 from clas_lens.models.decoding import make_decoder
+from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import LensModel, Site, device_of
 from clas_lens.representations.sentences import Representations
 from clas_lens.saved import SAVED_ONLY
@@ -131,13 +132,17 @@ class Adaptive(OfClas):
         found = torch.zeros(len(ids))
         active = replace(self, alpha=self.alpha or 1.0)
         with steer(model, active, language, must_fire=False) as steering:
-            for rows in length_batches([len(one) for one in ids], batch_size):
+
+            def read(rows: Sequence[int]) -> Tensor:
                 batch = pad(ids, rows, device=device_of(model))
                 with torch.inference_mode():
                     make_decoder(model, len(rows)).step(batch.tokens, batch.attention_mask)
-                held = steering.strengths
-                assert held is not None
-                found[rows] = held.cpu()
+                assert steering.strengths is not None
+                return steering.strengths.cpu()
+
+            for batch_rows in length_batches([len(one) for one in ids], batch_size):
+                for rows, held in in_parts_that_fit(batch_rows, read, what="prompts"):
+                    found[list(rows)] = held
         return found
 
     @property

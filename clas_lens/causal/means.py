@@ -10,6 +10,7 @@ from clas_lens.causal.answers import Question
 from clas_lens.causal.passes import padded
 from clas_lens.corpus.tokens import forward_batches
 from clas_lens.models.forward import run_layers
+from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked
 from clas_lens.models.units import flat, n_units
 from clas_lens.statistics.neurons import NeuronStatistics
@@ -44,24 +45,31 @@ def unit_means(
 def _measure(
     model: LensModel, questions: Sequence[Question], sites: Sequence[UnitSite], batch_size: int
 ) -> dict[UnitSite, Float[Tensor, "_ _"]]:
-    n_layers, n_tokens = model.cfg.n_layers, 0
-    sums: dict[UnitSite, Tensor] = {
-        site: torch.zeros(n_layers, n_units(model, site), dtype=torch.float64) for site in sites
-    }
-    for rows in forward_batches([len(question.ids) for question in questions], batch_size, device_of(model)):
-        batch = padded(model, [questions[row] for row in rows])
-        n_tokens += int(batch.content_mask.sum())
+    layers, n_tokens = range(model.cfg.n_layers), 0
 
-        def adding(site: UnitSite, layer: int, content: Tensor = batch.content_mask) -> HookFunction:
+    def zeros() -> dict[UnitSite, Tensor]:
+        return {site: torch.zeros(len(layers), n_units(model, site), dtype=torch.float64) for site in sites}
+
+    def read(rows: Sequence[int]) -> tuple[dict[UnitSite, Tensor], int]:
+        """The sums over these questions alone: a pass that the device has no memory for leaves nothing."""
+        batch, own = padded(model, [questions[row] for row in rows]), zeros()
+
+        def adding(site: UnitSite, layer: int) -> HookFunction:
             def hook(activation: Tensor, hook: object) -> None:
-                kept = flat(activation)[content.to(activation.device)]
-                sums[site][layer] += kept.float().sum(0).double().cpu()
+                kept = flat(activation)[batch.content_mask.to(activation.device)]
+                own[site][layer] = kept.float().sum(0).double().cpu()
 
             return hook
 
-        hooks = [
-            (Site(site, layer).hook_name(model), adding(site, layer)) for site in sites for layer in range(n_layers)
-        ]
+        hooks = [(Site(site, layer).hook_name(model), adding(site, layer)) for site in sites for layer in layers]
         with hooked(model, hooks):
             run_layers(model, batch.tokens, batch.attention_mask)
+        return own, int(batch.content_mask.sum())
+
+    sums = zeros()
+    for batch_rows in forward_batches([len(question.ids) for question in questions], batch_size, device_of(model)):
+        for _, (own, n) in in_parts_that_fit(batch_rows, read, what="examples"):
+            n_tokens += n
+            for site, total in own.items():
+                sums[site] += total
     return {site: (total / n_tokens).float() for site, total in sums.items()}

@@ -124,3 +124,19 @@ def test_evaluations_and_searches_go_on_with_fewer_prompts(model, small_cats, tm
     _, header = load_table(tmp_path / "xnli/de/clas.parquet", "evaluation rows")
     assert max(header["halved"]) > 1
     assert len(found.means()) == 2
+
+
+@pytest.mark.filterwarnings(NO_ROOM)
+def test_strengths_of_prompts_and_a_scan_go_on_with_fewer(model, small_cats, small_corpus):
+    adaptive = cl.baselines.Adaptive(cl.Clas(small_cats, layers=(2, 3), alpha=-2.0))
+    prompts = [[1, 5, 9], [1, 7], [1, 20, 33, 4], [1, 8], [1, 99, 5]]
+    corpus = small_corpus.select(["en", "zh"])
+    options = {"layers": [1, 3], "answer_tokens": 2, "batch_size": 8, "progress": False}
+    expected = adaptive.strengths(model, prompts, "de")
+    scanned = cl.causal.scan(model, corpus, **options)
+    with room_for(model, 2):
+        torch.testing.assert_close(adaptive.strengths(model, prompts, "de"), expected, atol=2e-5, rtol=1e-4)
+    with room_for(model, 8):  # fewer than a pass of several edits has
+        found = cl.causal.scan(model, corpus, **options)
+    numbers = scanned.select_dtypes("float").columns
+    pd.testing.assert_frame_equal(found[numbers], scanned[numbers], atol=2e-4, rtol=1e-3)
