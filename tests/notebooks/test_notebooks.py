@@ -48,7 +48,7 @@ def client(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLOTLY_RENDERER", "json")
         resources = {"metadata": {"path": str(shared_folder(tmp_path_factory))}}
-        client = NotebookClient(PREPARED, timeout=240, kernel_name="python3", resources=resources)
+        client = NotebookClient(PREPARED, timeout=600, kernel_name="python3", resources=resources)
         client.execute(cleanup_kc=False)
     yield client
     client.nb = EMPTIED
