@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from clas_lens.given import given_whole
 from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
 from clas_lens.models.forward import unembed_last
+from clas_lens.models.lean import lean_passes
 from clas_lens.models.sites import device_of
 
 
@@ -93,14 +94,15 @@ class _BridgeDecoder:
     def step(self, tokens: Tensor, mask: Tensor, columns: Sequence[int] | None = None) -> Tensor:
         self._mask = mask if self._mask is None else torch.cat([self._mask, mask], dim=1)
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        output = self._model.original_model(
-            input_ids=tokens,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with lean_passes(self._model):
+            output = self._model.original_model(
+                input_ids=tokens,
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         self._cache = output.past_key_values
         logits = output.logits[:, -1]
         return logits if columns is None else logits[:, list(columns)]

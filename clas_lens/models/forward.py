@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clas_lens.given import given
-from clas_lens.models.attention import lean_attention
 from clas_lens.models.backends import HookedTransformer, LensModel, given_lens_model
+from clas_lens.models.lean import lean_passes
 from clas_lens.models.numbers import check_logits
 
 
@@ -24,7 +24,7 @@ def run_layers(model: LensModel, tokens: Int[Tensor, "batch pos"], mask: Int[Ten
         options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
         if "position_ids" in signature(inner.forward).parameters:
             options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        with lean_attention(model):
+        with lean_passes(model):
             inner(**options)
 
 
@@ -48,7 +48,8 @@ def end_logits(
             residual = model(tokens, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
             logits = unembed(model, residual[:, -n:])
         else:
-            logits = model(tokens, attention_mask=mask, logits_to_keep=n)
+            with lean_passes(model):
+                logits = model(tokens, attention_mask=mask, logits_to_keep=n)
     check_logits(logits)
     return logits
 

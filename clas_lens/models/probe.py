@@ -7,7 +7,7 @@ and conversion are all held against the plainest forward pass that there is.
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from clas_lens.models.attention import allow_lean_attention, can_be_lean, lean_attention
 from clas_lens.models.backends import LensModel
 from clas_lens.models.decoding import make_decoder
-from clas_lens.models.forward import run_layers
 from clas_lens.models.hooking import hooked
+from clas_lens.models.lean import allow_lean_attention, can_skip_patterns, lean_passes
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.models.sites import device_of, post_name
 
@@ -165,48 +164,48 @@ def check_parity(model: LensModel, reference: Reference, *, allowed: float | Non
         ModelLoadError: with the place, the distance and what is allowed.
     """
     tokens, mask = _left_padded(reference, device_of(model))
-    rows = len(reference.rows)
-    seen: list[list[Tensor]] = [[] for _ in range(model.cfg.n_layers)]
-
-    def keep(layer: int) -> Any:
-        return lambda h, hook: seen[layer].append(h.detach().float().cpu())
-
+    compare = _Comparison(model, allowed)
     with torch.no_grad():
         whole = model(tokens[:, :-1], attention_mask=mask[:, :-1])
-        decoder = make_decoder(model, rows)
-        with hooked(model, [(post_name(layer), keep(layer)) for layer in range(model.cfg.n_layers)]):
-            first = decoder.step(tokens[:, :-1], mask[:, :-1])
-            second = decoder.step(tokens[:, -1:], mask[:, -1:])
-    compare = _Comparison(model, allowed)
-    for layer, steps in enumerate(seen):
-        where = f"MLP neurons (hook_post) of layer {layer}"
-        if len(steps) != 2:
-            raise ModelLoadError(
-                f"{model.cfg.model_name}: the {where} were seen {len(steps)} times in 2 forward passes"
-            )
-        expected = [reference.neurons[row][layer] for row in range(rows)]
-        compare(steps[0], [h[:-1] for h in expected], where)
-        compare(steps[1], [h[-1:] for h in expected], f"{where}, second step from the cache")
-    if can_be_lean(model):
-        with lean_attention(model, probing=True), hooked(model, [(post_name(i), keep(i)) for i in range(len(seen))]):
-            run_layers(model, tokens[:, :-1], mask[:, :-1])
-        for layer, steps in enumerate(seen):
-            expected = [reference.neurons[row][layer][:-1] for row in range(rows)]
-            compare(steps[2], expected, f"MLP neurons of layer {layer} without an attention pattern")
-        allow_lean_attention(model)
+        _check_steps(model, reference, compare)
+        if can_skip_patterns(model):
+            with suppress(ModelLoadError):  # then patterns are computed: slower, in more memory, and not otherwise
+                with lean_passes(model, probing=True):
+                    _check_steps(model, reference, _Comparison(model, allowed))
+                allow_lean_attention(model)
     compare(whole.float().cpu(), [logits[:-1] for logits in reference.logits], "logits")
-    compare(first[:, None].float().cpu(), [logits[-2:-1] for logits in reference.logits], "logits of the first step")
-    compare(
-        second[:, None].float().cpu(),
-        [logits[-1:] for logits in reference.logits],
-        "logits, second step from the cache",
-    )
     if model.cfg.d_mlp != (width := reference.neurons[0][0].shape[-1]):
         model.cfg.d_mlp = (
             width  # the bridge takes four times d_model for OPT and XGLM, whatever their configuration says
         )
     mark_checked(model)
     return compare.largest
+
+
+def _check_steps(model: LensModel, reference: Reference, compare: "_Comparison") -> None:
+    """Compare the neurons and logits of two steps of a decoder, all tokens but the last and the last from the cache."""
+    tokens, mask = _left_padded(reference, device_of(model))
+    seen: list[list[Tensor]] = [[] for _ in range(model.cfg.n_layers)]
+
+    def keep(layer: int) -> Any:
+        return lambda h, hook: seen[layer].append(h.detach().float().cpu())
+
+    decoder = make_decoder(model, len(reference.rows))
+    with hooked(model, [(post_name(layer), keep(layer)) for layer in range(model.cfg.n_layers)]):
+        first = decoder.step(tokens[:, :-1], mask[:, :-1])
+        second = decoder.step(tokens[:, -1:], mask[:, -1:])
+    for layer, steps in enumerate(seen):
+        where = f"MLP neurons (hook_post) of layer {layer}"
+        if len(steps) != 2:
+            raise ModelLoadError(
+                f"{model.cfg.model_name}: the {where} were seen {len(steps)} times in 2 forward passes"
+            )
+        expected = [neurons[layer] for neurons in reference.neurons]
+        compare(steps[0], [h[:-1] for h in expected], where)
+        compare(steps[1], [h[-1:] for h in expected], f"{where}, second step from the cache")
+    for logits, place, name in ((first, -2, "first"), (second, -1, "cached")):
+        expected = [every[place][None] for every in reference.logits]
+        compare(logits[:, None].float().cpu(), expected, f"the {name} step's logits")
 
 
 class _Comparison:

@@ -1,0 +1,107 @@
+"""A bridge's passes without what nobody looks at: attention's pattern, memory quadratic in a text's length, and norms' scales.
+
+TransformerLens's bridge computes both beside what Transformers computes, whatever `attn_implementation` says and whether or
+not they are hooked. Inside `lean_passes` the layers call the Transformers modules that they wrap instead: a norm gives the same
+to the last bit, attention with PyTorch's own kernel the same but for float error.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.generalized_components.rms_normalization import RMSNormalizationBridge
+
+from clas_lens.models.backends import HookedTransformer, LensModel
+from clas_lens.models.hooking import hook_points
+
+# Where the kernel computes all that their attention is; others may cap scores or add to them, unseen in a short probe.
+PLAIN_ATTENTION = frozenset(f"{stem}ForCausalLM" for stem in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3"))
+
+KEPT = "_clas_lens_norms"  # of a bridge: on the model, as its hook points are (`hooking.KEPT`)
+
+_agreed: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def allow_lean_attention(model: LensModel) -> None:
+    """Remember that the probe found the same neurons and logits with it."""
+    _agreed.add(model)
+
+
+def can_skip_patterns(model: LensModel) -> bool:
+    """Whether the model is a bridge whose attention the kernel computes, and nothing is hooked inside any attention."""
+    if isinstance(model, HookedTransformer) or type(model.original_model).__name__ not in PLAIN_ATTENTION:
+        return False
+    config: Any = model.original_model.config
+    if getattr(config, "attn_logit_softcapping", None):
+        return False
+    hooked = any("attn" in name and _is_watched(point) for name, point in hook_points(model).items())
+    blocks: Any = model.blocks
+    return not hooked and not any("forward" in vars(block.attn) for block in blocks)
+
+
+@contextmanager
+def lean_passes(model: LensModel, *, probing: bool = False) -> Iterator[None]:
+    """Forward passes inside compute no attention pattern, where that is possible and the probe has found it to be the same,
+    and of norms that nobody has hooked what they return alone.
+    """
+    if isinstance(model, HookedTransformer):
+        yield
+        return
+    bridge: Any = model
+    forwards = [(norm, _alone(norm)) for norm in _unseen_norms(bridge)]
+    config, before = bridge.original_model.config, bridge.original_model.config._attn_implementation
+    implementation = before
+    if can_skip_patterns(model) and (probing or model in _agreed):
+        implementation = "sdpa"
+        forwards += [(block.attn, block.attn.original_component) for block in bridge.blocks]
+
+    def undo() -> None:
+        for part, _ in forwards:
+            vars(part).pop("forward", None)
+        if implementation != before:
+            config._attn_implementation = before
+
+    try:
+        try:
+            if implementation != before:
+                config._attn_implementation = implementation
+            for part, forward in forwards:
+                vars(part)["forward"] = forward
+            yield
+        finally:
+            undo()
+    finally:  # for a Ctrl-C inside the first; a second time changes nothing
+        undo()
+
+
+def _unseen_norms(bridge: Any) -> list[Any]:
+    """The norms that return what the Transformers module returns, and in which nothing is hooked or replaced."""
+    norms = vars(bridge).get(KEPT)
+    if norms is None:
+        norms = [one for one in bridge.original_model.modules() if isinstance(one, RMSNormalizationBridge)]
+        vars(bridge)[KEPT] = norms
+    return [
+        norm
+        for norm in norms
+        if norm.use_native_layernorm_autograd
+        and "forward" not in vars(norm)
+        and not any(map(_is_watched, (norm.hook_in, norm.hook_scale, norm.hook_normalized, norm.hook_out)))
+    ]
+
+
+def _alone(norm: Any) -> Callable[[Tensor], Tensor]:
+    """What the bridge's norm returns, its casting too, where weights are kept in another dtype than activations."""
+    original = norm.original_component
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        result = original(hidden_states)
+        return result if result.dtype == hidden_states.dtype else result.to(hidden_states.dtype)
+
+    return forward
+
+
+def _is_watched(point: HookPoint) -> bool:
+    return bool(point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks)
