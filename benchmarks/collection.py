@@ -1,6 +1,6 @@
 """Collecting statistics against the least that it could take, the usual recipe, and nnsight."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -11,20 +11,21 @@ import clas_lens as cl
 from benchmarks.decoding import stock_layout
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import Size, hf_model, lens_model, texts, tokenizer
-from clas_lens.corpus.tokens import TokenBatch, forward_batches, pad, tokenize
+from clas_lens.corpus.tokens import TokenBatch, forward_batches, length_batches, pad, tokenize
 from clas_lens.models.forward import run_layers
 from clas_lens.models.sites import LensModel, device_of, post_name
 
-FLOOR = "Hugging Face forward, no LM head"
+FLOOR = "Hugging Face forward, no LM head, our batches"
+FULL = "Hugging Face forward, no LM head, full batches of similar length"
+Cut = Callable[[Sequence[int], int], list[list[int]]]
 
 
-def batches_of(size: Size, corpus: cl.ParallelCorpus, device: torch.device) -> list[TokenBatch]:
-    """The batches that `collect_statistics` makes."""
+def batches_of(size: Size, corpus: cl.ParallelCorpus, device: torch.device, cut: Cut) -> list[TokenBatch]:
+    """The corpus in batches, each language's rows as `cut` parts them."""
     found = []
     for code in corpus.languages:
         ids = tokenize(tokenizer(size.model), corpus[code]).ids
-        lengths = [len(row) for row in ids]
-        found += [pad(ids, rows, device=device) for rows in forward_batches(lengths, size.batch, device)]
+        found += [pad(ids, rows, device=device) for rows in cut([len(row) for row in ids], size.batch)]
     return found
 
 
@@ -63,9 +64,13 @@ def run(size: Size, rounds: int) -> list[Row]:
     plain = hf_model(size.model, **size.stack)
     hooked, bridge = lens_model(plain, size.model), lens_model(plain, size.model, "bridge")
     corpus = texts(size)
-    batches = batches_of(size, corpus, device_of(hooked))
+    device = device_of(hooked)
+    batches = batches_of(
+        size, corpus, device, partial(forward_batches, device=device)
+    )  # as `collect_statistics` makes them
+    full = batches_of(size, corpus, device, length_batches)
 
-    def floor() -> None:
+    def floor(batches: list[TokenBatch] = batches) -> None:
         with torch.inference_mode():
             for batch in batches:
                 plain.model(input_ids=batch.tokens, attention_mask=batch.attention_mask, use_cache=False)
@@ -78,6 +83,7 @@ def run(size: Size, rounds: int) -> list[Row]:
 
     contenders: dict[str, Callable[[], object]] = {
         FLOOR: floor,
+        FULL: partial(floor, full),
         "bare HookedTransformer forward": bare(hooked),
         "collect_statistics, bridge": collecting(bridge),
         "collect_statistics, hooked": collecting(hooked),

@@ -1,6 +1,6 @@
 """Running sums over one language's tokens, and how tokens are weighted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 import torch
@@ -9,11 +9,10 @@ from torch import Tensor
 
 from clas_lens.corpus.reading import NonFiniteActivationError
 from clas_lens.given import given_whole, given_word
+from clas_lens.statistics.blocks import Blocks
 from clas_lens.statistics.histogram import count_bins
 from clas_lens.statistics.sums import NeuronSums
 from clas_lens.vocabulary import Pooling
-
-BLOCK = 2**18  # values that a CPU takes at once: what is made of them stays near the processor, in memory used again
 
 
 class NeuronAccumulator:
@@ -44,6 +43,7 @@ class NeuronAccumulator:
         self.sums = NeuronSums.nothing(n_layers, n_neurons, histograms=histograms, gate=gate, device=device)
         self.n_samples = 0
         self.n_tokens = 0
+        self._memory: dict[str, Tensor] = {}
         self.halved: list[int] = []  # of how many texts the batches were that the device had no memory for
 
     def know_maxima(self, other: "NeuronAccumulator") -> None:
@@ -72,32 +72,42 @@ class NeuronAccumulator:
         """
         sums, home = self.sums, self.sums.sum.device
         weights, examples, positions = (one.to(post.device) for one in (weights, examples, positions))
-        mean, square, fired = _zeros(post), _zeros(post), _zeros(post)
-        for part, values in _blocks(post, rows):
+        mean, square, fired, tops = _zeros(post), _zeros(post), _zeros(post), []
+        blocks = self._blocks(post, rows)
+        for part, values in blocks:
             mean += weights[part] @ values
-            square += weights[part] @ values.square()
+            square += weights[part] @ blocks.square(values)
             if sums.histogram is not None:
                 sums.histogram[layer] += count_bins(values).to(home)
-            self._keep_maximum(layer, values, examples[part], positions[part])
+            tops.append(values.amax(0))
             fired += _count_positive(values)
         sums.sum[layer] += mean.to(home)
         sums.square_sum[layer] += square.to(home)
         sums.fired[layer] += fired.long().to(home)
+        if tops:
+            self._keep_maximum(layer, torch.stack(tops), blocks, examples, positions)
 
     def _keep_maximum(
         self,
         layer: int,
-        values: Float[Tensor, "token neuron"],
+        tops: Float[Tensor, "block neuron"],
+        blocks: Blocks,
         examples: Int[Tensor, "token"],
         positions: Int[Tensor, "token"],
     ) -> None:
-        top = values.amax(0)
-        # The others' places do not matter.
-        (new,) = (top >= self.sums.max[layer].to(top.device)).nonzero(as_tuple=True)
-        if not len(new):
-            return
-        row = _first_row_of(top[new], values.index_select(1, new))
-        self.sums.keep_maximum(layer, top[new], examples[row], positions[row], new.to(self.sums.sum.device))
+        """Keep the largest of the blocks' largest values. Where it is, is looked for in new maxima alone, in one block each."""
+        top = tops.amax(0)
+        sought = top >= self.sums.max[layer].to(top.device)
+        (new,) = sought.nonzero(as_tuple=True)
+        token = torch.zeros_like(top, dtype=torch.int64)
+        for part, block_top in zip(blocks.parts, tops, strict=True):
+            (here,) = (sought & (block_top == top)).nonzero(as_tuple=True)
+            if len(here):
+                token[here] = part.start + _first_row_of(top[here], blocks.values(part).index_select(1, here))
+                sought[here] = False
+        if len(new):
+            token = token[new]
+            self.sums.keep_maximum(layer, top[new], examples[token], positions[token], new.to(self.sums.sum.device))
 
     def update_gate(
         self,
@@ -112,7 +122,7 @@ class NeuronAccumulator:
         assert sums.gated is not None
         weights = weights.to(gate.device)
         mean, gated = _zeros(gate), _zeros(gate)
-        for part, values in _blocks(gate, rows):
+        for part, values in self._blocks(gate, rows):
             mean += weights[part] @ values
             if sums.gate_histogram is not None:
                 sums.gate_histogram[layer] += count_bins(values).to(home)
@@ -132,11 +142,14 @@ class NeuronAccumulator:
         assert sums.gate_act_sum is not None, "made with gate=False"
         weights = weights.to(activated.device)
         mean = _zeros(activated)
-        for part, values in _blocks(activated, rows):
+        for part, values in self._blocks(activated, rows):
             mean += weights[part] @ values
             if sums.gate_act_histogram is not None:
                 sums.gate_act_histogram[layer] += count_bins(values).to(home)
         sums.gate_act_sum[layer] += mean.to(home)
+
+    def _blocks(self, values: Float[Tensor, "row neuron"], rows: Int[Tensor, "token"] | None) -> Blocks:
+        return Blocks(values, rows, self._memory)
 
     def count(self, *, samples: int, tokens: int) -> None:
         """Say how many samples and tokens the updates of all layers covered."""
@@ -171,26 +184,15 @@ class NeuronAccumulator:
         return accumulator
 
 
-def _blocks(
-    values: Float[Tensor, "row neuron"], rows: Int[Tensor, "token"] | None
-) -> Iterator[tuple[slice, Float[Tensor, "part neuron"]]]:
-    """Some tokens at a time, all of them on an accelerator: which they are, and their values, float32, in own memory."""
-    chosen = torch.arange(len(values), device=values.device) if rows is None else rows.to(values.device)
-    size = max(64, BLOCK // values.shape[1]) if values.device.type == "cpu" else len(chosen)
-    for start in range(0, len(chosen), max(size, 1)):
-        part = slice(start, start + size)
-        yield part, values.index_select(0, chosen[part]).float()  # faster than a mask of booleans
-
-
 def _zeros(values: Float[Tensor, "row neuron"]) -> Float[Tensor, "neuron"]:
     return values.new_zeros(values.shape[1], dtype=torch.float32)
 
 
 def _count_positive(values: Float[Tensor, "token neuron"]) -> Float[Tensor, "neuron"]:
-    """How many values are above 0, per column. Ones in float32, multiplied with ones, take a fifth of the time of summing
-    booleans, and are exact: a float32 holds every integer up to 2**24, far more tokens than a batch has. Overwrites `values`.
+    """How many values are above 0, per column, in float32: faster than booleans, and exact up to 2**24 tokens, far more than a
+    batch has. Overwrites `values`.
     """
-    return values.new_ones(len(values)) @ values.gt_(0)
+    return values.gt_(0).sum(0)
 
 
 def _first_row_of(top: Float[Tensor, "neuron"], values: Float[Tensor, "token neuron"]) -> Int[Tensor, "neuron"]:

@@ -32,10 +32,10 @@ def texts(llama):
 def test_items_hold_every_text_once_longest_first(llama, texts):
     items = readings(llama, texts, 2)
     assert [item.language for item in items] == ["en", "de"]
-    assert [item.batches for item in items] == [((0, 2), (1,)), ((1, 2), (0,))]
+    assert [item.batches for item in items] == [((0,), (2, 1)), ((1,), (2, 0))]
     together = parallel_readings(llama, texts, 2)
     assert [item.language for item in together] == ["en", "de", "en", "de"]
-    assert [item.batches for item in together] == [((1, 0),), ((1, 0),), ((2,),), ((2,),)]
+    assert [item.batches for item in together] == [((1,),), ((1,),), ((0, 2),), ((0, 2),)]
 
 
 def test_items_are_read_in_order_and_every_batch_is_counted(llama, texts):
@@ -50,10 +50,10 @@ def test_items_are_read_in_order_and_every_batch_is_counted(llama, texts):
         assert {language for language, *_ in found} == {item.language}
         seen += found
     assert [(language, rows) for language, rows, _ in seen] == [
-        ("en", (0, 2)),
-        ("en", (1,)),
-        ("de", (1, 2)),
-        ("de", (0,)),
+        ("en", (0,)),
+        ("en", (2, 1)),
+        ("de", (1,)),
+        ("de", (2, 0)),
     ]
     for language, rows, counts in seen:
         assert counts == [len(texts[language].ids[row]) - texts[language].n_prefix for row in rows]

@@ -1,5 +1,7 @@
 """Token ids, prefixes, masks, batches: with a tiny tokenizer and with the two real ones."""
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,15 @@ from hypothesis import strategies as st
 from tiny import shared_data, tiny_tokenizer
 from transformers import AutoTokenizer
 
-from clas_lens.corpus.tokens import TEXTS_AT_ONCE, bos_prefix, length_batches, pad, tokenize
+from clas_lens.corpus.tokens import (
+    CPU_BATCH_COST,
+    TEXTS_AT_ONCE,
+    bos_prefix,
+    forward_batches,
+    length_batches,
+    pad,
+    tokenize,
+)
 
 
 def test_the_bos_is_there_once_or_not_at_all():
@@ -62,12 +72,31 @@ def test_batches_hold_every_row_once_longest_first(lengths, size):
     assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
 
 
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), budget=st.integers(1, 90))
-def test_batches_keep_to_a_token_budget(lengths, budget):
-    batches = length_batches(lengths, 8, max_tokens=budget)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= budget
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9), size=st.integers(1, 5), budget=st.integers(1, 200))
+def test_batches_on_a_cpu_are_the_cheapest_of_all_ways_to_cut(lengths, size, budget):
+    ordered = sorted(lengths, reverse=True)
+
+    def cost(batches):
+        return sum(max(batch) * len(batch) + CPU_BATCH_COST for batch in batches)
+
+    def ways(rest):
+        if not rest:
+            yield []
+        for count in range(1, min(size, len(rest)) + 1):
+            if count == 1 or rest[0] * count <= budget:
+                yield from ([rest[:count], *others] for others in ways(rest[count:]))
+
+    with mock.patch("clas_lens.corpus.tokens.CPU_BATCH_TOKENS", budget):
+        batches = forward_batches(lengths, size, torch.device("cpu"))
+    found = [[lengths[row] for row in batch] for batch in batches]
+    assert [length for batch in found for length in batch] == ordered
+    assert found in list(ways(ordered))
+    assert cost(found) == min(map(cost, ways(ordered)))
+
+
+def test_batches_on_an_accelerator_are_full():
+    assert forward_batches([5, 90, 7, 80, 6], 2, torch.device("meta")) == length_batches([5, 90, 7, 80, 6], 2)
+    assert forward_batches([5, 90, 7, 80, 6], 2, torch.device("cpu")) != length_batches([5, 90, 7, 80, 6], 2)
 
 
 def test_batch_size_must_be_positive():

@@ -81,7 +81,8 @@ def test_the_machine_s_own_memory_counts():
 
 @pytest.mark.filterwarnings(NO_ROOM)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_collection_goes_on_with_smaller_batches(model, small_corpus, rows):
+def test_a_collection_goes_on_with_smaller_batches(model, small_corpus, rows, monkeypatch):
+    monkeypatch.setattr("clas_lens.corpus.tokens.CPU_BATCH_COST", 10**6)  # full batches
     corpus = small_corpus.select(["en", "zh"])
     expected = cl.collect_statistics(model, corpus, batch_size=6, histograms=True, progress=False)
     with room_for(model, rows):

@@ -198,8 +198,13 @@ def test_nan_weights_name_layer_and_language(folders, small_corpus):
         collect(model, small_corpus)
 
 
+def one_batch_a_language(monkeypatch):
+    for name in ("CPU_BATCH_TOKENS", "CPU_BATCH_COST"):
+        monkeypatch.setattr(f"clas_lens.corpus.tokens.{name}", 10**6)
+
+
 def test_finished_languages_are_skipped_unless_something_changed(folders, small_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("clas_lens.corpus.tokens.CPU_BATCH_TOKENS", 10**6)  # one batch a language
+    one_batch_a_language(monkeypatch)
     model = cl.load_model(folders["llama"])
     collect(model, small_corpus.select(["en"]), out=tmp_path)
     passes = []
@@ -236,7 +241,7 @@ def test_finished_languages_are_skipped_unless_something_changed(folders, small_
 
 
 def test_interrupted_runs_lose_one_language_at_most(llama, small_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("clas_lens.corpus.tokens.CPU_BATCH_TOKENS", 10**6)  # one batch a language
+    one_batch_a_language(monkeypatch)
     real, seen = cl.corpus.reading.run_layers, []
 
     def interrupt(*args):

@@ -78,7 +78,7 @@ def test_tokens_in_several_blocks_among_rows_that_do_not_count(monkeypatch):
     post, gate = (torch.randn(400, 3, generator=draw) for _ in range(2))
     rows = torch.randperm(400, generator=draw)[:300]
     weights, examples, positions = torch.rand(300, generator=draw), torch.arange(300), 2 * torch.arange(300)
-    monkeypatch.setattr("clas_lens.statistics.accumulator.BLOCK", 3)  # 64 tokens, of which it makes no fewer
+    monkeypatch.setattr("clas_lens.statistics.blocks.BLOCK", 3)  # 64 tokens, of which it makes no fewer
     for histograms in (False, True):
         accumulator = cl.statistics.NeuronAccumulator(1, 3, histograms=histograms)
         accumulator.update(0, post, weights, examples, positions, rows)
