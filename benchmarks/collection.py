@@ -1,6 +1,6 @@
 """Collecting statistics against the least that it could take, the usual recipe, and nnsight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -17,11 +17,16 @@ from clas_lens.models.sites import LensModel, device_of, post_name
 
 FLOOR = "Hugging Face forward, no LM head, our batches"
 FULL = "Hugging Face forward, no LM head, full batches of similar length"
-Cut = Callable[[Sequence[int], int], list[list[int]]]
 
 
-def batches_of(size: Size, corpus: cl.ParallelCorpus, device: torch.device, cut: Cut) -> list[TokenBatch]:
-    """The corpus in batches, each language's rows as `cut` parts them."""
+def our_batches(size: Size, corpus: cl.ParallelCorpus, device: torch.device) -> list[TokenBatch]:
+    """The batches that `collect_statistics` makes."""
+    return _batches(size, corpus, device, partial(forward_batches, device=device))
+
+
+def _batches(
+    size: Size, corpus: cl.ParallelCorpus, device: torch.device, cut: Callable[[list[int], int], list[list[int]]]
+) -> list[TokenBatch]:
     found = []
     for code in corpus.languages:
         ids = tokenize(tokenizer(size.model), corpus[code]).ids
@@ -65,10 +70,8 @@ def run(size: Size, rounds: int) -> list[Row]:
     hooked, bridge = lens_model(plain, size.model), lens_model(plain, size.model, "bridge")
     corpus = texts(size)
     device = device_of(hooked)
-    batches = batches_of(
-        size, corpus, device, partial(forward_batches, device=device)
-    )  # as `collect_statistics` makes them
-    full = batches_of(size, corpus, device, length_batches)
+    device = device_of(hooked)
+    batches, full = our_batches(size, corpus, device), _batches(size, corpus, device, length_batches)
 
     def floor(batches: list[TokenBatch] = batches) -> None:
         with torch.inference_mode():

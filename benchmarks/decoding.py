@@ -1,4 +1,4 @@
-"""Greedy decoding with a KV cache: Hugging Face, HookedTransformer in the stock layout, and ours, from the same weights."""
+"""Greedy decoding with a KV cache: Hugging Face, HookedTransformer in the stock layout, and ours on both backends, from the same weights."""
 
 import copy
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def run(size: Size, rounds: int) -> list[Row]:
 
 
 def _decode(name: str, plain: Any, rounds: int) -> list[Row]:
-    ours = load_model(plain)
+    ours, bridge = load_model(plain), load_model(plain, backend="bridge")
     tokens = torch.arange(100, 100 + PROMPT_LENGTH, device=plain.device)[None]
 
     def hugging_face() -> None:
@@ -58,6 +58,7 @@ def _decode(name: str, plain: Any, rounds: int) -> list[Row]:
         f"{name}: Hugging Face": hugging_face,
         f"{name}: HookedTransformer, stock layout": partial(_own, stock_layout(ours), tokens),
         f"{name}: clas_lens": partial(_own, ours, tokens),
+        f"{name}: clas_lens, bridge": partial(_own, bridge, tokens),
     }
     return compared(interleaved(contenders, rounds), f"{name}: Hugging Face", amount=NEW_TOKENS, unit="tokens")
 

@@ -1,7 +1,7 @@
 """Peak memory of a collection above what lies there before, beside that of bare passes over the same batches."""
 
 import clas_lens as cl
-from benchmarks.collection import batches_of, run_batches
+from benchmarks.collection import our_batches, run_batches
 from benchmarks.measure import Row, in_child, timed
 from benchmarks.models import SIZES, Size, hf_model, lens_model, texts
 from clas_lens.models.sites import LensModel, device_of
@@ -22,7 +22,7 @@ def run(size: Size, rounds: int) -> list[Row]:
 def bare_child(name: str, count: int) -> Row:
     """Bare passes over so many texts, on the narrow stack; the batches are made before."""
     model, corpus = _narrow(name, count)
-    batches = batches_of(SIZES[name], corpus, device_of(model))
+    batches = our_batches(SIZES[name], corpus, device_of(model))
     return timed(lambda: run_batches(model, batches))
 
 

@@ -30,44 +30,50 @@ def allow_lean_attention(model: LensModel) -> None:
     _agreed.add(model)
 
 
-def can_skip_patterns(model: LensModel) -> bool:
-    """Whether the model is a bridge whose attention the kernel computes, and nothing is hooked inside any attention."""
+def unseen_attentions(model: LensModel) -> list[Any]:
+    """A bridge's attentions, layer by layer, which the kernel computes whole and in which nothing is hooked or replaced.
+
+    Each for itself: what a layer computes does not depend on what is hooked in another.
+    """
     if isinstance(model, HookedTransformer) or type(model.original_model).__name__ not in PLAIN_ATTENTION:
-        return False
+        return []
     config: Any = model.original_model.config
     if getattr(config, "attn_logit_softcapping", None):
-        return False
-    hooked = any("attn" in name and _is_watched(point) for name, point in hook_points(model).items())
+        return []
+    points = hook_points(model).items()
+    watched = {name.split(".")[1] for name, point in points if "attn" in name and _is_watched(point)}
     blocks: Any = model.blocks
-    return not hooked and not any("forward" in vars(block.attn) for block in blocks)
+    return [
+        block.attn
+        for layer, block in enumerate(blocks)
+        if str(layer) not in watched and "forward" not in vars(block.attn)
+    ]
 
 
 @contextmanager
 def lean_passes(model: LensModel, *, probing: bool = False) -> Iterator[None]:
-    """Forward passes inside compute no attention pattern, where that is possible and the probe has found it to be the same,
-    and of norms that nobody has hooked what they return alone.
+    """Forward passes inside compute no attention pattern in layers where nobody looks, if the probe has found that to be the
+    same, and of norms that nobody has hooked what they return alone.
     """
     if isinstance(model, HookedTransformer):
         yield
         return
     bridge: Any = model
+    attentions = unseen_attentions(model) if probing or model in _agreed else []
     forwards = [(norm, _alone(norm)) for norm in _unseen_norms(bridge)]
+    forwards += [(attention, attention.original_component) for attention in attentions]
     config, before = bridge.original_model.config, bridge.original_model.config._attn_implementation
-    implementation = before
-    if can_skip_patterns(model) and (probing or model in _agreed):
-        implementation = "sdpa"
-        forwards += [(block.attn, block.attn.original_component) for block in bridge.blocks]
 
     def undo() -> None:
         for part, _ in forwards:
             vars(part).pop("forward", None)
-        if implementation != before:
+        if attentions:
             config._attn_implementation = before
 
     try:
         try:
-            if implementation != before:
-                config._attn_implementation = implementation
+            if attentions:
+                config._attn_implementation = "sdpa"
             for part, forward in forwards:
                 vars(part)["forward"] = forward
             yield

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from clas_lens.models.backends import LensModel
 from clas_lens.models.decoding import make_decoder
 from clas_lens.models.hooking import hooked
-from clas_lens.models.lean import allow_lean_attention, can_skip_patterns, lean_passes
+from clas_lens.models.lean import allow_lean_attention, lean_passes, unseen_attentions
 from clas_lens.models.loading import ModelLoadError
 from clas_lens.models.sites import device_of, post_name
 
@@ -168,7 +168,7 @@ def check_parity(model: LensModel, reference: Reference, *, allowed: float | Non
     with torch.no_grad():
         whole = model(tokens[:, :-1], attention_mask=mask[:, :-1])
         _check_steps(model, reference, compare)
-        if can_skip_patterns(model):
+        if unseen_attentions(model):
             with suppress(ModelLoadError):  # then patterns are computed: slower, in more memory, and not otherwise
                 with lean_passes(model, probing=True):
                     _check_steps(model, reference, _Comparison(model, allowed))

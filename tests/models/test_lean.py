@@ -9,7 +9,7 @@ import clas_lens as cl
 from clas_lens.corpus.tokens import pad
 from clas_lens.models.decoding import make_decoder
 from clas_lens.models.forward import end_logits, run_layers
-from clas_lens.models.lean import can_skip_patterns, lean_passes
+from clas_lens.models.lean import lean_passes, unseen_attentions
 from clas_lens.models.sites import hooked, post_name
 
 pytestmark = pytest.mark.bridge  # also run with TransformerLens 4
@@ -45,9 +45,9 @@ def test_neurons_are_the_same_without_a_pattern(family):
 
 def test_a_pattern_that_is_read_is_computed(lens_models, tokens):
     model, seen = lens_models["llama", "bridge"], []
-    assert can_skip_patterns(model)
+    assert len(unseen_attentions(model)) == model.cfg.n_layers
     with hooked(model, [("blocks.1.attn.hook_pattern", lambda pattern, hook: seen.append(pattern.shape))]):
-        assert not can_skip_patterns(model)
+        assert unseen_attentions(model) == [block.attn for layer, block in enumerate(model.blocks) if layer != 1]
         run_layers(model, tokens, torch.ones_like(tokens))
     assert seen == [(2, 4, 12, 12)]
 
@@ -130,6 +130,19 @@ def test_a_kernel_that_computes_something_else_is_not_used(monkeypatch, folders,
     torch.testing.assert_close(end_logits(model, tokens, mask, 1), right, atol=3e-5, rtol=1e-4)
 
 
+def test_what_is_hooked_in_a_layer_does_not_change_another(lens_models, tokens):
+    model, mask = lens_models["gemma3", "bridge"], torch.ones_like(tokens)
+
+    def first_layers(hooks):
+        seen = []
+        with hooked(model, [(post_name(layer), lambda h, hook: seen.append(h.clone())) for layer in range(3)] + hooks):
+            run_layers(model, tokens, mask)
+        return torch.stack(seen)
+
+    look = [("blocks.3.attn.hook_pattern", lambda pattern, hook: None)]
+    assert torch.equal(first_layers(look), first_layers([]))
+
+
 def test_nothing_is_left_after_an_error(lens_models, tokens):
     model = lens_models["llama", "bridge"]
 
@@ -138,4 +151,4 @@ def test_nothing_is_left_after_an_error(lens_models, tokens):
 
     with pytest.raises(ZeroDivisionError), hooked(model, [(post_name(1), fail)]):
         run_layers(model, tokens, torch.ones_like(tokens))
-    assert can_skip_patterns(model)
+    assert replaced(model) == []
