@@ -1,4 +1,4 @@
-"""Greedy decoding with a KV cache: Hugging Face, HookedTransformer in the stock layout, and ours on both backends, from the same weights."""
+"""Greedy decoding with a KV cache: Hugging Face, HookedTransformer in the stock layout, and ours, from the same weights."""
 
 import copy
 from collections.abc import Callable
