@@ -9,9 +9,8 @@ import torch
 from transformers import LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import Row, compared, interleaved
-from benchmarks.models import LLAMA_8B, Size, hf_model
+from benchmarks.models import LLAMA_8B, Size, hf_model, lens_model
 from clas_lens.models.decoding import make_decoder
-from clas_lens.models.load import load_model
 from clas_lens.models.sites import LensModel
 
 PROMPT_LENGTH, NEW_TOKENS = 64, 16
@@ -37,14 +36,14 @@ def stock_layout(model: LensModel) -> LensModel:
 
 def run(size: Size, rounds: int) -> list[Row]:
     """The size's own model; on a CPU also the wide stack."""
-    rows = _decode(size.model, hf_model(size.model, **size.stack), rounds)
+    rows = _decode(size.model, size.model, hf_model(size.model, **size.stack), rounds)
     if size.model == "gemma-3-270m":
-        rows += _decode("3 layers of Llama 3.1 8B's width, bfloat16", wide_stack(), rounds)
+        rows += _decode("3 layers of Llama 3.1 8B's width, bfloat16", "llama-8b", wide_stack(), rounds)
     return rows
 
 
-def _decode(name: str, plain: Any, rounds: int) -> list[Row]:
-    ours, bridge = load_model(plain), load_model(plain, backend="bridge")
+def _decode(name: str, tokenizer: str, plain: Any, rounds: int) -> list[Row]:
+    ours, bridge = lens_model(plain, tokenizer), lens_model(plain, tokenizer, "bridge")
     tokens = torch.arange(100, 100 + PROMPT_LENGTH, device=plain.device)[None]
 
     def hugging_face() -> None:
