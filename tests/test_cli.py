@@ -86,6 +86,7 @@ def test_ctrl_c_then_the_same_command_goes_on(small, tmp_path, monkeypatch, caps
         real(*args)
 
     command = ["collect", *small, "--out", str(tmp_path)]
+    monkeypatch.setattr("clas_lens.corpus.tokens.CPU_BATCH_COST", 10**6)  # full batches
     monkeypatch.setattr("clas_lens.corpus.reading.run_layers", interrupted)
     assert main(command) == 130
     assert "the same command goes on from here" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def mean_batch_percentiles(
     percentile = given_number("a percentile", percentile, above=0, below=100)
     check_mlp_hooks(model)
     check_bare(model, "mean_batch_percentiles", kept=False)
-    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size)
+    items = readings(model, tokenize_corpus(model, corpus, max_tokens), batch_size, full=True)
     read = partial(_mean_percentiles, q=percentile / 100)
     done = read_items(model, items, read, what="percentiles", progress=progress)
     found = {item.language: values for item, values in done}

@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from clas_lens.cluster.work import Runner, Tell, Work, runner_of
 from clas_lens.corpus.parallel import ParallelCorpus
-from clas_lens.corpus.tokens import TokenBatch, TokenizedTexts, forward_batches, pad, require_tokenizer, tokenize
+from clas_lens.corpus.tokens import (
+    TokenBatch,
+    TokenizedTexts,
+    forward_batches,
+    length_batches,
+    pad,
+    require_tokenizer,
+    tokenize,
+)
 from clas_lens.models.forward import run_layers
 from clas_lens.models.room import in_parts_that_fit
 from clas_lens.models.sites import HookFunction, LensModel, Site, device_of, hooked
@@ -76,14 +84,25 @@ def token_limit(model: LensModel, max_tokens: int) -> int:
 
 
 def readings(
-    model: LensModel, texts: Mapping[str, TokenizedTexts], batch_size: int, *, cluster: Runner | None = None
+    model: LensModel,
+    texts: Mapping[str, TokenizedTexts],
+    batch_size: int,
+    *,
+    full: bool = False,
+    cluster: Runner | None = None,
 ) -> list[Reading]:
-    """One item a language, in batches for the device that will read them."""
+    """One item a language, in batches for the device that will read them.
+
+    Args:
+        full: batches of `batch_size` texts each, on every device: where results depend on which are in a batch together.
+    """
     device = runner_of(cluster).device(model)
-    return [
-        Reading(code, held, tuple(map(tuple, forward_batches([len(ids) for ids in held.ids], batch_size, device))))
-        for code, held in texts.items()
-    ]
+
+    def cut(lengths: list[int]) -> tuple[tuple[int, ...], ...]:
+        batches = length_batches(lengths, batch_size) if full else forward_batches(lengths, batch_size, device)
+        return tuple(map(tuple, batches))
+
+    return [Reading(code, held, cut([len(ids) for ids in held.ids])) for code, held in texts.items()]
 
 
 def parallel_readings(model: LensModel, texts: Mapping[str, TokenizedTexts], batch_size: int) -> list[Reading]:
