@@ -70,7 +70,6 @@ def run(size: Size, rounds: int) -> list[Row]:
     hooked, bridge = lens_model(plain, size.model), lens_model(plain, size.model, "bridge")
     corpus = texts(size)
     device = device_of(hooked)
-    device = device_of(hooked)
     batches, full = our_batches(size, corpus, device), _batches(size, corpus, device, length_batches)
 
     def floor(batches: list[TokenBatch] = batches) -> None:

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, PreTrainedModel
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.models import LLAMA_8B, Size, hf_model, lens_model
 from clas_lens.models.decoding import make_decoder
+from clas_lens.models.load import load_model
 from clas_lens.models.sites import LensModel
 
 PROMPT_LENGTH, NEW_TOKENS = 64, 16
@@ -35,15 +36,16 @@ def stock_layout(model: LensModel) -> LensModel:
 
 
 def run(size: Size, rounds: int) -> list[Row]:
-    """The size's own model; on a CPU also the wide stack."""
-    rows = _decode(size.model, size.model, hf_model(size.model, **size.stack), rounds)
+    """The size's own model on both backends; on a CPU also the wide stack, which has no tokenizer, as a HookedTransformer."""
+    plain = hf_model(size.model, **size.stack)
+    rows = _decode(size.model, plain, load_model(plain), lens_model(plain, size.model, "bridge"), rounds=rounds)
     if size.model == "gemma-3-270m":
-        rows += _decode("3 layers of Llama 3.1 8B's width, bfloat16", "llama-8b", wide_stack(), rounds)
+        wide = wide_stack()
+        rows += _decode("3 layers of Llama 3.1 8B's width, bfloat16", wide, load_model(wide), None, rounds=rounds)
     return rows
 
 
-def _decode(name: str, tokenizer: str, plain: Any, rounds: int) -> list[Row]:
-    ours, bridge = lens_model(plain, tokenizer), lens_model(plain, tokenizer, "bridge")
+def _decode(name: str, plain: Any, hooked: LensModel, bridge: LensModel | None, *, rounds: int) -> list[Row]:
     tokens = torch.arange(100, 100 + PROMPT_LENGTH, device=plain.device)[None]
 
     def hugging_face() -> None:
@@ -55,10 +57,11 @@ def _decode(name: str, tokenizer: str, plain: Any, rounds: int) -> list[Row]:
 
     contenders: dict[str, Callable[[], object]] = {
         f"{name}: Hugging Face": hugging_face,
-        f"{name}: HookedTransformer, stock layout": partial(_own, stock_layout(ours), tokens),
-        f"{name}: clas_lens": partial(_own, ours, tokens),
-        f"{name}: clas_lens, bridge": partial(_own, bridge, tokens),
+        f"{name}: HookedTransformer, stock layout": partial(_own, stock_layout(hooked), tokens),
+        f"{name}: clas_lens": partial(_own, hooked, tokens),
     }
+    if bridge is not None:
+        contenders[f"{name}: clas_lens, bridge"] = partial(_own, bridge, tokens)
     return compared(interleaved(contenders, rounds), f"{name}: Hugging Face", amount=NEW_TOKENS, unit="tokens")
 
 

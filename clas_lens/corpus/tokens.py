@@ -20,8 +20,8 @@ from clas_lens.vocabulary import PaddingSide
 
 # Measured on 2 cores with Gemma 3 270M: 5,500 tokens take 15 s in batches up to this size and 30 s in batches of 16 x 400.
 CPU_BATCH_TOKENS = 1536
-# What a batch costs there beside its tokens, in tokens: with this, 2,529 tokens in batches of 16 at most took 6.8 s, in full
-# batches, with 4,088 places, 8.5 s; from 16 to 128 it makes no difference.
+# What a batch costs there beside its tokens, in tokens; from 16 to 128 it makes no difference. The benchmark of collection
+# compares these batches with full ones.
 CPU_BATCH_COST = 64
 
 

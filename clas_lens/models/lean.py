@@ -6,8 +6,10 @@ to the last bit, attention with PyTorch's own kernel the same but for float erro
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from types import MethodType
 from typing import Any
 
 from torch import Tensor
@@ -50,6 +52,25 @@ def unseen_attentions(model: LensModel) -> list[Any]:
     ]
 
 
+class _Direct:
+    """A `forward` that calls the Transformers module which a part wraps. A copy of it, in a copy of the model, is the part's own."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        result = self._part.original_component(*arguments, **options)
+        if isinstance(result, Tensor) and result.dtype != arguments[0].dtype:
+            return result.to(
+                arguments[0].dtype
+            )  # as the bridge's norm does, whose weights may be kept in another dtype
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MethodType:
+        part = deepcopy(self._part, memo)
+        return MethodType(type(part).forward, part)
+
+
 @contextmanager
 def lean_passes(model: LensModel, *, probing: bool = False) -> Iterator[None]:
     """Forward passes inside compute no attention pattern in layers where nobody looks, if the probe has found that to be the
@@ -60,12 +81,11 @@ def lean_passes(model: LensModel, *, probing: bool = False) -> Iterator[None]:
         return
     bridge: Any = model
     attentions = unseen_attentions(model) if probing or model in _agreed else []
-    forwards = [(norm, _alone(norm)) for norm in _unseen_norms(bridge)]
-    forwards += [(attention, attention.original_component) for attention in attentions]
+    parts = [*_unseen_norms(bridge), *attentions]
     config, before = bridge.original_model.config, bridge.original_model.config._attn_implementation
 
     def undo() -> None:
-        for part, _ in forwards:
+        for part in parts:
             vars(part).pop("forward", None)
         if attentions:
             config._attn_implementation = before
@@ -74,8 +94,8 @@ def lean_passes(model: LensModel, *, probing: bool = False) -> Iterator[None]:
         try:
             if attentions:
                 config._attn_implementation = "sdpa"
-            for part, forward in forwards:
-                vars(part)["forward"] = forward
+            for part in parts:
+                vars(part)["forward"] = _Direct(part)
             yield
         finally:
             undo()
@@ -96,17 +116,6 @@ def _unseen_norms(bridge: Any) -> list[Any]:
         and "forward" not in vars(norm)
         and not any(map(_is_watched, (norm.hook_in, norm.hook_scale, norm.hook_normalized, norm.hook_out)))
     ]
-
-
-def _alone(norm: Any) -> Callable[[Tensor], Tensor]:
-    """What the bridge's norm returns, its casting too, where weights are kept in another dtype than activations."""
-    original = norm.original_component
-
-    def forward(hidden_states: Tensor) -> Tensor:
-        result = original(hidden_states)
-        return result if result.dtype == hidden_states.dtype else result.to(hidden_states.dtype)
-
-    return forward
 
 
 def _is_watched(point: HookPoint) -> bool:

@@ -66,9 +66,9 @@ def collect_statistics(
 
     Args:
         corpus: parallel texts; a mapping of language code to texts is taken as `ParallelCorpus.from_texts` takes it.
-        batch_size: texts a forward pass, at most (on a CPU fewer where they are long); batches hold texts of similar
-            length. It changes results only by float error. A batch that the device has no memory for is read in halves;
-            `stats.made[language]["halved"]` says of how many texts such batches were.
+        batch_size: texts a forward pass, at most (on a CPU fewer where they are long or would be padded much); batches hold
+            texts of similar length. It changes results only by float error. A batch that the device has no memory for is read
+            in halves; `stats.made[language]["halved"]` says of how many texts such batches were.
         pooling: "sample" (mean over a sample's tokens, then over samples), "token" or "last"; recorded in the result.
         max_tokens: longer texts are cut here (the paper's 512); how many were is in `stats.texts[language]["truncated"]`.
         padding_side: does not change the result; "left" is what generation uses.

@@ -1,5 +1,7 @@
 """Passes without what nobody looks at: the same neurons and logits, all of it where somebody looks, nothing left behind."""
 
+import copy
+
 import pytest
 import torch
 from tiny import FAMILIES, tiny_hf_model, tiny_tokenizer
@@ -97,6 +99,32 @@ def test_a_cache_goes_on_with_a_pattern_or_without(family):
     expected = steps([True] * 4)[real]
     for looking in ([False] * 4, [False, True, False, True]):
         torch.testing.assert_close(steps(looking)[real], expected, atol=3e-5, rtol=1e-4)
+
+
+def test_a_copy_made_inside_is_whole_and_the_model_s_no_more(lens_models, tokens):
+    model, mask, copies, seen = lens_models["llama", "bridge"], torch.ones_like(tokens), [], []
+
+    def copy_it(h, hook):
+        copies.append(copy.deepcopy(model))
+
+    with hooked(model, [(post_name(1), copy_it)]):
+        run_layers(model, tokens, mask)
+    (other,) = copies
+    expected = end_logits(model, tokens, mask, 1)
+    torch.testing.assert_close(end_logits(other, tokens, mask, 1), expected, atol=3e-5, rtol=1e-4)
+    looks = [
+        (name, lambda values, hook: seen.append(hook.name))
+        for name in ("blocks.1.ln2.hook_scale", "blocks.1.attn.hook_pattern")
+    ]
+    with hooked(other, looks):
+        run_layers(other, tokens, mask)
+    assert len(seen) == 2
+    with torch.no_grad():
+        model.blocks[1].ln2.weight.mul_(2)
+        try:
+            torch.testing.assert_close(end_logits(other, tokens, mask, 1), expected, atol=3e-5, rtol=1e-4)
+        finally:
+            model.blocks[1].ln2.weight.div_(2)
 
 
 def test_passes_inside_another_leave_it_as_it_is(lens_models, tokens):
