@@ -53,7 +53,7 @@ def unseen_attentions(model: LensModel) -> list[Any]:
 
 
 class _Direct:
-    """A `forward` that calls the Transformers module which a part wraps. A copy of it, in a copy of the model, is the part's own."""
+    """A `forward` that calls the Transformers module which a part wraps; in a copy of the model it is the part's own again."""
 
     def __init__(self, part: Any) -> None:
         self._part = part
